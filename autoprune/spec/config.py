@@ -1,0 +1,148 @@
+"""``PruningConfig``: for each group or layer its granularity, criterion and sparsity. What production receives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from autoprune.spec.document import Document, load_document
+
+
+class LayerChoice(Document):
+    """How one layer or group is pruned.
+
+    Attributes:
+        granularity: Registry key ("weight", "2:4", "channel").
+        criterion: Registry key ("magnitude_l1").
+        sparsity: Fraction of the units that is removed, 0 <= sparsity < 1. For N:M it follows from the pattern and may
+            be left out.
+    """
+
+    granularity: str
+    criterion: str
+    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _sparsity_is_known(self) -> LayerChoice:
+        if ":" in self.granularity:
+            kept, of = n_of_m(self.granularity)
+            implied = 1 - kept / of
+            if self.sparsity is not None and abs(self.sparsity - implied) > 1e-9:
+                raise ValueError(f"{self.granularity} removes exactly {implied:g} of the weights; leave sparsity out")
+        elif self.sparsity is None:
+            raise ValueError(f"granularity {self.granularity!r} needs a sparsity; give a fraction of at least 0 and below 1")
+        return self
+
+    @property
+    def fraction(self) -> float:
+        """The sparsity, also where it follows from an N:M pattern."""
+        if self.sparsity is not None:
+            return self.sparsity
+        kept, of = n_of_m(self.granularity)
+        return 1 - kept / of
+
+
+def n_of_m(granularity: str) -> tuple[int, int]:
+    """Parse "2:4" into (2, 4): at most N non-zeros in M consecutive inputs (Zhou et al. 2021, arXiv 2102.04010).
+
+    Raises:
+        ValueError: Not of the form N:M with 0 < N < M.
+    """
+    kept, _, of = granularity.partition(":")
+    if not (kept.isdecimal() and of.isdecimal() and 0 < int(kept) < int(of)):
+        raise ValueError(f"{granularity!r} is no N:M pattern; N non-zeros of M consecutive weights need 0 < N < M, as in 2:4")
+    return int(kept), int(of)
+
+
+def _as_tuple(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+Choices = Annotated[tuple[LayerChoice, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]
+
+
+class ModelIdentity(Document):
+    """Which architecture a config is for.
+
+    Attributes:
+        fingerprint: Hash of the architecture, not of the weights: a retrained checkpoint is accepted, another network
+            refused.
+    """
+
+    fingerprint: str
+
+
+class RecoverySpec(Document):
+    """What happens between pruning and scoring.
+
+    Attributes:
+        batchnorm_samples: Samples that re-estimate batch-norm statistics; 0 is off. Left out: 512 where the model has
+            batch norm and the task has batches.
+        finetune_steps: Optimiser steps of ``Task.finetune``; 0 is off.
+    """
+
+    batchnorm_samples: Annotated[int, Field(ge=0)] | None = None
+    finetune_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class Provenance(Document):
+    """Where a config comes from.
+
+    Attributes:
+        run: Run directory of the study, as it was given.
+        trial: Trial number in it.
+        task: Task reference of the study.
+        device: Device profile it was searched for.
+        version: Version of autoprune that wrote it.
+    """
+
+    run: str | None = None
+    trial: int | None = None
+    task: str | None = None
+    device: str | None = None
+    version: str | None = None
+
+
+class PruningConfig(Document):
+    """One pruned network as data: apply it to a checkpoint of the same architecture.
+
+    Attributes:
+        model: The architecture it is for.
+        seed: Seed of the ``random`` criterion and of recovery.
+        recovery: What follows the pruning.
+        layers: Group or layer name to its choices, channel-like first, then a weight pattern on what is left.
+        provenance: Where it comes from, if a study made it.
+    """
+
+    schema_: Literal["autoprune/config/1"] = Field("autoprune/config/1", alias="schema")
+    model: ModelIdentity
+    seed: Annotated[int, Field(ge=0)] = 0
+    recovery: RecoverySpec = RecoverySpec()
+    layers: dict[str, Choices]
+    provenance: Provenance | None = None
+
+    def choices(self) -> Iterator[tuple[str, LayerChoice]]:
+        """Yield every (name, choice) in order."""
+        for name, choices in self.layers.items():
+            for choice in choices:
+                yield name, choice
+
+    def to_data(self) -> dict[str, Any]:
+        """Return plain data; a layer with one choice is written without the list around it."""
+        data = super().to_data()
+        data["layers"] = {
+            name: choices[0] if len(choices) == 1 else choices for name, choices in data.get("layers", {}).items()
+        }
+        return data
+
+
+def load_config(path: Path | str) -> PruningConfig:
+    """Read ``config.yaml``.
+
+    Raises:
+        SpecError: Names the file, the key, the value found and what is allowed.
+    """
+    return load_document(PruningConfig, path)

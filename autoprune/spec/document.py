@@ -1,0 +1,164 @@
+"""Strict, versioned documents: what crosses the disk, and how a mistake in it is told.
+
+YAML is read as YAML 1.2 reads it: ``2:4`` is text (YAML 1.1 makes it the number 124), ``no`` is text, ``1e-3`` is a
+number, and a key that stands twice is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autoprune.errors import SpecError, suggestion
+
+
+class Document(BaseModel):
+    """A frozen model that refuses unknown keys; the parent of every model that crosses the disk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return plain JSON data, ``schema`` first, unset optional fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_yaml(self) -> str:
+        """Return YAML that YAML 1.1 and 1.2 readers understand alike."""
+        return yaml.dump(
+            self.to_data(), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+        )
+
+    def to_json(self) -> str:
+        """Return compact JSON on one line."""
+        return json.dumps(self.to_data(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+D = TypeVar("D", bound=Document)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML file.
+
+    Raises:
+        SpecError: The file is missing, unreadable, or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file; give the path of an existing YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read as UTF-8 text ({error}); check the path and its permissions") from error
+    try:
+        return yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - a SafeLoader with fewer conversions
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "malformed"
+        raise SpecError(f"{path}{line}: not valid YAML ({problem}); mend that line") from error
+
+
+def load_document(kind: type[D], path: Path | str) -> D:
+    """Read and check one document.
+
+    Args:
+        kind: The document class.
+        path: A YAML file.
+
+    Raises:
+        SpecError: Names the file, the key, the value found and what is allowed.
+    """
+    return parse_document(kind, read_yaml(Path(path)), str(path))
+
+
+def parse_document(kind: type[D], data: Any, source: str) -> D:
+    """Check ``data`` against ``kind``; ``source`` names it in messages.
+
+    Raises:
+        SpecError: As for :func:`load_document`.
+    """
+    if not isinstance(data, Mapping):
+        raise SpecError(f"{source}: holds {_shown(data)} where a mapping of keys is needed; see the README for the format")
+    expected = _schema_of(kind)
+    if expected and data.get("schema") != expected:
+        found = data.get("schema")
+        raise SpecError(f"{source}: schema is {_shown(found)} where {expected!r} is needed; set 'schema: {expected}'")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(f"{source}: {_sentence(kind, error)}") from error
+
+
+def _schema_of(kind: type[Document]) -> str | None:
+    for field in kind.model_fields.values():
+        if field.alias == "schema":
+            return str(get_args(field.annotation)[0])
+    return None
+
+
+def _sentence(kind: type[Document], error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    loc = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
+    key = ".".join(str(part) for part in loc) or "document"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{suggestion(loc[-1], _keys_at(kind, loc[:-1]))}{more}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing; add it{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"key {key!r} is {_shown(first['input'])}: {message}{more}"
+
+
+def _keys_at(kind: type[BaseModel], loc: list[Any]) -> list[str]:
+    current: type[BaseModel] | None = kind
+    for part in loc:
+        if current is None or part not in current.model_fields:
+            continue  # an index or a mapping key: the model below is the one found on the way
+        current = _model_in(current.model_fields[part].annotation)
+    return [field.alias or name for name, field in current.model_fields.items()] if current else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """SafeLoader with the scalar rules of the YAML 1.2 core schema and no duplicate keys."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, str | int | float) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key if isinstance(key, str | int | float) else id(key))
+        return super().construct_mapping(node, deep=deep)
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+):
+    _Yaml12Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first] if _tag != "null" else [*"~nN", ""]
+    )

@@ -1,0 +1,232 @@
+"""``TrialRecord``: everything that one trial measured, with how it was measured. Reports are made from these alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from autoprune.errors import RunDirectoryError
+from autoprune.spec.config import PruningConfig
+from autoprune.spec.document import Document, parse_document
+from autoprune.spec.study import StudySpec
+
+
+class LatencyRecord(Document):
+    """One latency, measured or modelled.
+
+    Attributes:
+        ms: Ratio to dense times the study's dense latency: comparable over trials whatever the machine's mood.
+        ratio: Median of the paired ratios candidate / dense.
+        ratio_low: Lower end of its 95 % bootstrap interval.
+        ratio_high: Upper end of it.
+        candidate_ms: Median of the candidate's own samples in this measurement.
+        candidate_p90_ms: Their 90th percentile.
+        dense_ms: Median of the dense samples of the same measurement.
+        pairs: Paired samples; 0 for a modelled latency.
+        converged: Whether the interval became as narrow as asked.
+        meter: What gave the number: "measured: torch 2.13.0, ..." or "modelled: roofline ...".
+    """
+
+    ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    candidate_ms: float
+    candidate_p90_ms: float
+    dense_ms: float
+    pairs: int
+    converged: bool
+    meter: str
+
+
+class EnergyRecord(Document):
+    """Modelled energy of one run, in millijoules, with the two baselines that it must beat.
+
+    Attributes:
+        mj: Best estimate of the whole model.
+        low_mj: Lower end over the ranges of the device profile.
+        high_mj: Upper end over them.
+        time_mj: The part that is power x time.
+        compute_mj: The part that is arithmetic.
+        memory_mj: The part that is memory traffic.
+        macs_only_mj: Baseline: dense energy scaled by MACs.
+        time_only_mj: Baseline: dense energy scaled by latency.
+        dram_bytes: Modelled DRAM traffic.
+        basis: How far to trust it ("uncalibrated: ranking only").
+    """
+
+    mj: float
+    low_mj: float
+    high_mj: float
+    time_mj: float
+    compute_mj: float
+    memory_mj: float
+    macs_only_mj: float
+    time_only_mj: float
+    dram_bytes: float
+    basis: str
+
+
+class LayerRecord(Document):
+    """What became of one layer.
+
+    Attributes:
+        channels: Output channels left.
+        dense_channels: Output channels before.
+        weight_sparsity: Fraction of the remaining weights that is zero.
+        macs: MACs of the layer as executed.
+    """
+
+    channels: int
+    dense_channels: int
+    weight_sparsity: float
+    macs: int
+
+
+class Timings(Document):
+    """Wall seconds of the parts of one trial."""
+
+    propose_s: float = 0.0
+    prune_s: float = 0.0
+    cost_s: float = 0.0
+    recover_s: float = 0.0
+    evaluate_s: float = 0.0
+    latency_s: float = 0.0
+    record_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """Sum of all parts."""
+        return float(sum(getattr(self, name) for name in type(self).model_fields))
+
+
+class TrialRecord(Document):
+    """One trial.
+
+    Attributes:
+        number: Optuna's trial number.
+        state: "complete", "failed", or "pruned" (stopped early; a repeat of a known config among them).
+        origin: Who proposed it: "dense", "uniform", or the sampler's key.
+        config: What was tried; None where the proposal itself failed.
+        values: Metric to value; a metric that was not measured is absent.
+        score: What ``Task.evaluate`` gave.
+        test_score: What ``Task.test`` gave; measured once, for trials of the final front.
+        violations: Constraint to the amount above its bound; only broken ones.
+        layers: Layer name to what became of it.
+        uncounted_ops: Operator to the number of calls that fvcore could not count.
+        latency: The measurement.
+        energy: The model's estimate.
+        recovery: What recovery did, with sample and step counts.
+        timings: Wall seconds of each part.
+        error: Traceback or reason of a trial that is not complete.
+        finished_at: UTC, ISO 8601.
+    """
+
+    schema_: Literal["autoprune/trial/1"] = Field("autoprune/trial/1", alias="schema")
+    number: int
+    state: Literal["complete", "failed", "pruned"]
+    origin: str
+    config: PruningConfig | None = None
+    values: dict[str, float] = Field(default_factory=dict)
+    score: float | None = None
+    test_score: float | None = None
+    violations: dict[str, float] = Field(default_factory=dict)
+    layers: dict[str, LayerRecord] = Field(default_factory=dict)
+    uncounted_ops: dict[str, int] = Field(default_factory=dict)
+    latency: LatencyRecord | None = None
+    energy: EnergyRecord | None = None
+    recovery: str = "none"
+    timings: Timings = Timings()
+    error: str | None = None
+    finished_at: str = ""
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the trial is complete, was measured whole and breaks no constraint."""
+        return self.state == "complete" and not self.violations and self.score is not None
+
+
+class GroupRecord(Document):
+    """Channels that are tied, as the graph found them.
+
+    Attributes:
+        layers: Layers that lose an output channel with each unit.
+        units: Units that may go.
+    """
+
+    layers: tuple[str, ...]
+    units: int
+
+
+class StudyRecord(Document):
+    """What holds for a whole study.
+
+    Attributes:
+        spec: The resolved study.
+        device_title: Human name of the device.
+        fingerprint: Of the architecture.
+        dense_score: Score of the dense model on validation data.
+        higher_is_better: Direction of the score.
+        groups: Group name to its channels.
+        pinned: Reason to the layers whose channels stay for that reason.
+        reference: Objective to the hypervolume's reference value; fixed by the dense model before the search.
+        versions: Package to version.
+        machine: Processor and system.
+        notes: Sentences that a reader must know (a surgery check, a model instead of a meter).
+    """
+
+    schema_: Literal["autoprune/study-record/1"] = Field("autoprune/study-record/1", alias="schema")
+    spec: StudySpec
+    device_title: str
+    fingerprint: str
+    dense_score: float
+    higher_is_better: bool
+    groups: dict[str, GroupRecord] = Field(default_factory=dict)
+    pinned: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    reference: dict[str, float] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class RunRecords(Document):
+    """A study and its trials: all that a report needs."""
+
+    study: StudyRecord
+    trials: tuple[TrialRecord, ...]
+
+
+def write_records(records: RunRecords, path: Path) -> None:
+    """Write one JSON document a line: the study, then its trials. The file appears whole or not at all."""
+    lines = [records.study.to_json(), *(trial.to_json() for trial in records.trials)]
+    write_whole(path, "\n".join(lines) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the new one, never a part."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def read_records(path: Path) -> RunRecords:
+    """Read what :func:`write_records` wrote.
+
+    Raises:
+        RunDirectoryError: The file is missing or damaged.
+    """
+    try:
+        lines: Iterable[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        study, *trials = lines
+    except FileNotFoundError:
+        raise RunDirectoryError(f"{path.parent} holds no {path.name}; give the directory of a run of 'autoprune search'") from None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path} is damaged ({error}); run 'autoprune report' where study.db is") from error
+    return RunRecords(
+        study=parse_document(StudyRecord, study, str(path)),
+        trials=tuple(parse_document(TrialRecord, trial, f"{path}, line {i}") for i, trial in enumerate(trials, start=2)),
+    )

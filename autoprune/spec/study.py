@@ -1,0 +1,147 @@
+"""``study.yaml``: the task, the device, the space, what is minimised and within which bounds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from autoprune.spec import library
+from autoprune.spec.config import RecoverySpec
+from autoprune.spec.document import Document, load_document
+from autoprune.spec.objectives import Bound, check_objectives, parse_bound
+from autoprune.spec.space import SpaceSpec
+
+_DURATION = re.compile(r"^\s*([0-9.]+)\s*(s|m|h)\s*$")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class SearchSpec(Document):
+    """How the space is searched.
+
+    Attributes:
+        sampler: Registry key.
+        trials: Finished trials wanted, the dense model and the uniform ladder included.
+        seed: Seed of the sampler, of the ``random`` criterion and of recovery.
+        timeout: Wall time after which no trial is started ("90s", "30m", "2h").
+    """
+
+    sampler: str = "tpe"
+    trials: Annotated[int, Field(ge=1)] = 60
+    seed: Annotated[int, Field(ge=0)] = 0
+    timeout: str | None = None
+
+    @field_validator("timeout")
+    @classmethod
+    def _duration(cls, value: str | None) -> str | None:
+        if value is not None and not _DURATION.match(value):
+            raise ValueError("a time is a number with s, m or h, as in 90s, 30m or 2h")
+        return value
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The timeout in seconds."""
+        match = _DURATION.match(self.timeout or "")
+        return float(match.group(1)) * _SECONDS[match.group(2)] if match else None
+
+
+class LatencySpec(Document):
+    """How latency is measured.
+
+    Attributes:
+        runtime: Registry key of what executes the model.
+        batch: Samples per run; the example inputs are repeated or cut to it.
+        threads: CPU threads of the runtime.
+        half_width: Wanted half-width of the 95 % interval of the ratio to dense (0.02 is +-2 %).
+        budget_s: Seconds after which one measurement ends in any case.
+    """
+
+    runtime: str = "torch"
+    batch: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1)] = 1
+    half_width: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    budget_s: Annotated[float, Field(gt=0)] = 3.0
+
+
+class StudySpec(Document):
+    """One study, whole.
+
+    Attributes:
+        task: ``package.module:function`` or ``path/to/file.py:function``.
+        device: Name in ``hw_models/`` or a path.
+        space: Name in ``search_spaces/``, a path, or the space itself.
+        objectives: Metrics to minimise together.
+        constraints: Upper bounds: a number, or a percentage of dense.
+        search: How the space is searched.
+        recovery: What happens between pruning and scoring.
+        latency: How latency is measured.
+        storage: Any Optuna storage URL; left out: ``study.db`` in the run directory.
+        executor: Where trials run.
+    """
+
+    schema_: Literal["autoprune/study/1"] = Field("autoprune/study/1", alias="schema")
+    task: str
+    device: str = "local-cpu"
+    space: str | SpaceSpec
+    objectives: tuple[str, ...] = ("accuracy_drop", "macs", "latency_ms", "energy_mj")
+    constraints: dict[str, float | str] = Field(default_factory=dict)
+    search: SearchSpec = SearchSpec()
+    recovery: RecoverySpec = RecoverySpec()
+    latency: LatencySpec = LatencySpec()
+    storage: str | None = None
+    executor: Literal["local"] = "local"
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_objectives(value)
+
+    @field_validator("constraints")
+    @classmethod
+    def _bounds(cls, value: dict[str, float | str]) -> dict[str, float | str]:
+        for metric, text in value.items():
+            parse_bound(metric, text)
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _reference(cls, value: str) -> str:
+        if not all(value.rpartition(":")[::2]):
+            raise ValueError("a task is package.module:function or path/to/file.py:function")
+        return value
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """The constraints, parsed."""
+        return tuple(parse_bound(metric, text) for metric, text in self.constraints.items())
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part that makes two runs the same study: all but how long it is searched."""
+        data = self.to_data()
+        for key in ("trials", "timeout"):
+            data["search"].pop(key, None)
+        return data
+
+
+def load_study(path: Path | str) -> StudySpec:
+    """Read ``study.yaml`` and resolve it: the space stands inside, file references hold from the working directory.
+
+    Raises:
+        SpecError: Names the file, the key, the value found and what is allowed.
+        UnknownNameError: No such device or space.
+    """
+    path = Path(path)
+    spec = load_document(StudySpec, path)
+    here = path.parent
+    update: dict[str, Any] = {}
+    if isinstance(spec.space, str):
+        update["space"] = load_document(SpaceSpec, library.find("space", "search_spaces", spec.space, here))
+    device = library.find("device", "hw_models", spec.device, here)
+    if spec.device.endswith((".yaml", ".yml")):
+        update["device"] = str(device)
+    file, _, function = spec.task.rpartition(":")
+    if file.endswith(".py") and not Path(file).is_file() and (here / file).is_file():
+        update["task"] = f"{here / file}:{function}"
+    return spec.model_copy(update=update)
