@@ -1,0 +1,1 @@
+"""Front, plots and report: what a study found, from its records alone."""
