@@ -23,7 +23,10 @@ class Picks:
 
     Attributes:
         no_loss: Of the trials with ``accuracy_drop <= 0``, the one with the smallest mean of cost / dense cost.
-        knee: The best compromise (:func:`autoprune.pareto.knee` over the normalised objectives).
+        knee: The best compromise between accuracy and cost: :func:`autoprune.pareto.knee` over the accuracy drop and
+            the mean of the costs, each over its reference value. One axis for all costs: MACs, latency and energy go
+            together, and three votes against one would make it the fastest trial. Over the objectives as they are
+            where no drop is among them.
         fastest: The lowest latency; the lowest first cost objective where latency is none.
     """
 
@@ -142,7 +145,7 @@ def picks(records: RunRecords) -> Picks:
     speed = "latency_ms" if "latency_ms" in costs else next(iter(costs), None)
     fastest = min(trials, key=lambda t: (t.values[speed], t.values.get(DROP, 0.0), t.number)) if speed else None
     finite = [trial for trial in trials if np.isfinite(_position(trial, study)).all()]
-    middle = finite[knee([_position(trial, study) for trial in finite])] if finite else None
+    middle = finite[knee([_balance(trial, study) for trial in finite])] if finite else None
     return Picks(no_loss=no_loss, knee=middle, fastest=fastest)
 
 
@@ -176,6 +179,8 @@ def select(records: RunRecords, maxima: Mapping[str, float], minimize: str) -> T
             known = sorted(set().union(*(trial.values for trial in trials)))
             raise UsageError(f"this run did not record {name}; it recorded {', '.join(known)}")
     trials = [trial for trial in trials if all(name in trial.values for name in (*maxima, minimize))]
+    if not trials:
+        raise UsageError(f"no feasible trial has all of {', '.join((*maxima, minimize))}; bound fewer metrics")
     fitting = [trial for trial in trials if all(trial.values[name] <= bound for name, bound in maxima.items())]
     if fitting:
         return min(fitting, key=lambda t: (t.values[minimize], t.values.get(DROP, 0.0), t.number))
@@ -184,8 +189,6 @@ def select(records: RunRecords, maxima: Mapping[str, float], minimize: str) -> T
 
 def _nearest_miss(trials: list[TrialRecord], maxima: Mapping[str, float], records: RunRecords) -> str:
     wanted = " and ".join(f"{name} <= {bound:.6g}" for name, bound in maxima.items())
-    if not trials:
-        return f"no feasible trial of this run has all of {', '.join(maxima)}; bound fewer metrics"
     dense = dense_trial(records)
 
     def scale(name: str) -> float:
@@ -200,9 +203,8 @@ def _nearest_miss(trials: list[TrialRecord], maxima: Mapping[str, float], record
     for name, bound in maxima.items():
         value = closest.values[name]
         if value > bound:
-            percent = f", {(value - bound) / abs(bound):.3g} times the bound" if bound and value > 2 * bound else ""
-            percent = percent or (f", {(value - bound) / abs(bound):.1%} of the bound" if bound else "")
-            misses.append(f"its {name} is {value:.6g}, too large by {value - bound:.4g}{percent}")
+            share = f" ({(value - bound) / abs(bound):.1%})" if bound else ""
+            misses.append(f"its {name} is {value:.6g}, {value - bound:.4g} above its bound{share}")
     return (
         f"no feasible trial has {wanted}; trial {closest.number} comes closest: {' and '.join(misses)}; "
         "raise that bound or search longer"
@@ -226,6 +228,14 @@ def _objectives(trial: TrialRecord, study: StudyRecord) -> list[float]:
 
 def _position(trial: TrialRecord, study: StudyRecord) -> NDArray[np.float64]:
     return normalised(trial, study) if has_reference(study) else np.array(_objectives(trial, study))
+
+
+def _balance(trial: TrialRecord, study: StudyRecord) -> list[float]:
+    position = _position(trial, study)
+    is_drop = np.array([name == DROP for name in study.spec.objectives])
+    if not is_drop.any() or is_drop.all():
+        return [float(value) for value in position]
+    return [float(position[is_drop][0]), float(position[~is_drop].mean())]
 
 
 def _mean_cost(trial: TrialRecord, dense: TrialRecord | None, costs: list[str]) -> float:

@@ -1,0 +1,214 @@
+"""Tables of trials as plain rows of text, and how terminal and Markdown draw them; HTML is drawn by the template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from autoprune.results.formats import MISSING, ScoreFormat, interval, number, percent, plain
+from autoprune.results.front import DENSE, dense_trial, front, picks
+from autoprune.spec.objectives import METRICS
+from autoprune.spec.record import RunRecords, TrialRecord
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What stands in it.
+        detail: Second thought in smaller print (a share of dense, an interval).
+        href: Relative link of ``text``.
+    """
+
+    text: str
+    detail: str = ""
+    href: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.detail})" if self.detail else self.text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        title: Its heading.
+        numeric: Aligned right.
+        note: What the cells' details are.
+    """
+
+    title: str
+    numeric: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; ``kind`` says how it stands out."""
+
+    cells: tuple[Cell, ...]
+    kind: Literal["dense", "pick", ""] = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text, ready to be drawn.
+
+    Attributes:
+        caption: One line over it.
+        columns: Its columns; the first one heads the rows.
+        rows: Its rows, each with as many cells as there are columns.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def front_table(records: RunRecords, link: Callable[[TrialRecord], str] | None = None) -> Table:
+    """Return the dense model and the front, ordered by accuracy drop, then by number."""
+    return trial_table(records, front(records), "Front: no other feasible trial is better in every objective", link)
+
+
+def picks_table(records: RunRecords, link: Callable[[TrialRecord], str] | None = None) -> Table:
+    """Return the dense model and the three picks, in the order no loss, knee, fastest."""
+    return trial_table(records, picks(records).trials(), "The dense model and the picks", link, keep_order=True)
+
+
+def trial_table(
+    records: RunRecords,
+    trials: Sequence[TrialRecord],
+    caption: str,
+    link: Callable[[TrialRecord], str] | None = None,
+    *,
+    keep_order: bool = False,
+) -> Table:
+    """Return the dense model, then ``trials``, one row each.
+
+    Args:
+        records: The run that the trials are of.
+        trials: Trials of the run; the dense trial comes first whether or not it is among them.
+        caption: Caption of the table.
+        link: Gives the relative link of a trial's number; "" for none.
+        keep_order: Keep the order of ``trials`` rather than sort by accuracy drop.
+
+    Returns:
+        A table; a column that no row fills is left out.
+    """
+    dense, chosen = dense_trial(records), picks(records)
+    rest = [trial for trial in trials if dense is None or trial.number != dense.number]
+    if not keep_order:
+        rest.sort(key=lambda t: (t.values.get("accuracy_drop", float("inf")), t.number))
+    shown = [*([dense] if dense else []), *rest]
+    drawn = [(column, [cell(trial) for trial in shown]) for column, cell in _columns(records, dense)]
+    filled = [(column, cells) for column, cells in drawn if any(cell.text != MISSING for cell in cells)]
+
+    def first(trial: TrialRecord) -> Cell:
+        href = link(trial) if link else ""
+        if trial.origin == DENSE:
+            return Cell(DENSE, "" if trial.feasible else _broken(trial), href)
+        return Cell(str(trial.number), ", ".join(chosen.titles(trial)) or _broken(trial), href)
+
+    rows = [
+        Row(
+            (first(trial), *(cells[i] for _, cells in filled)),
+            "dense" if trial.origin == DENSE else "pick" if chosen.titles(trial) else "",
+        )
+        for i, trial in enumerate(shown)
+    ]
+    return Table(caption, (Column("trial", numeric=False, note="pick"), *(column for column, _ in filled)), tuple(rows))
+
+
+def to_markdown(table: Table) -> str:
+    """Return a GitHub table; text of users is escaped."""
+    lines = [
+        "| " + " | ".join(escape_markdown(column.title) for column in table.columns) + " |",
+        "|" + "|".join("--:" if column.numeric else ":--" for column in table.columns) + "|",
+    ]
+    for row in table.rows:
+        cells = []
+        for cell in row.cells:
+            text = escape_markdown(cell.text)
+            text = f"[{text}]({cell.href})" if cell.href else text
+            cells.append(f"{text} ({escape_markdown(cell.detail)})" if cell.detail else text)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def to_rich(table: Table) -> RichTable:
+    """Return a terminal table; nothing in it is read as markup."""
+    out = RichTable(title=Text(table.caption), title_justify="left", header_style="bold", pad_edge=False)
+    for column in table.columns:
+        out.add_column(Text(column.title), justify="right" if column.numeric else "left", no_wrap=not column.numeric)
+    for row in table.rows:
+        cells = []
+        for cell in row.cells:
+            text = Text(cell.text)
+            if cell.detail:
+                text.append(f" ({cell.detail})", style="dim")
+            cells.append(text)
+        out.add_row(*cells, style="bold" if row.kind == "dense" else None)
+    return out
+
+
+def escape_markdown(text: str) -> str:
+    """Return ``text`` on one line so that Markdown and the HTML inside it show it as it is."""
+    flat = " ".join(plain(text).split())
+    for mark in "\\`*_[]|~#":
+        flat = flat.replace(mark, "\\" + mark)
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+Render = Callable[[TrialRecord], Cell]
+
+
+def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Column, Render]]:
+    study, scores = records.study, ScoreFormat.of(records.study)
+
+    def share(name: str, trial: TrialRecord) -> str:
+        base = dense.values.get(name) if dense and trial.origin != DENSE else None
+        return percent(trial.values[name] / base) if base and name in trial.values else ""
+
+    def plain_metric(name: str) -> Render:
+        return lambda t: Cell(scores.metric(name, t.values.get(name)), share(name, t))
+
+    def drop(t: TrialRecord) -> Cell:
+        return Cell(scores.drop(t.values.get("accuracy_drop")))
+
+    def latency(t: TrialRecord) -> Cell:
+        value = scores.metric("latency_ms", t.values.get("latency_ms"))
+        if t.latency is None or t.origin == DENSE:
+            return Cell(value)
+        return Cell(value, f"{t.latency.ratio:.2f}×, {interval(t.latency)}" + ("" if t.latency.converged else " ?"))
+
+    def energy(t: TrialRecord) -> Cell:
+        value = scores.metric("energy_mj", t.values.get("energy_mj"))
+        return Cell(value, f"{number(t.energy.low_mj)}–{number(t.energy.high_mj)}" if t.energy else "")
+
+    listed: list[tuple[Column, Render]] = [
+        (Column("score"), lambda t: Cell(scores.score(t.score))),
+        (Column("drop"), drop),
+        (Column("test score"), lambda t: Cell(scores.score(t.test_score))),
+        (Column("MACs", note="share of dense"), plain_metric("macs")),
+        (Column("latency", note="ratio to dense, its 95 % interval, ? where it did not converge"), latency),
+        (Column("energy", note="low–high"), energy),
+        (Column("params", note="share of dense"), plain_metric("params")),
+        (Column("size", note="share of dense"), plain_metric("size_bytes")),
+    ]
+    known = {"accuracy_drop", "macs", "latency_ms", "energy_mj", "params", "size_bytes"}
+    for name in dict.fromkeys((*study.spec.objectives, *study.spec.constraints)):
+        if name not in known:
+            listed.append((Column(METRICS[name].title, note="share of dense"), plain_metric(name)))
+    return listed
+
+
+def _broken(trial: TrialRecord) -> str:
+    if trial.state != "complete":
+        return trial.state
+    return f"breaks {', '.join(sorted(trial.violations))}" if trial.violations else ""
