@@ -1,0 +1,1 @@
+"""MACs, bytes, traffic, energy and latency."""

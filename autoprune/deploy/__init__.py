@@ -1,0 +1,1 @@
+"""From a chosen config to a smaller model on disk."""

@@ -1,0 +1,1 @@
+"""Scores, units, masks and surgery."""

@@ -1,0 +1,1 @@
+"""What crosses the disk: recipes, spaces, device profiles, configs and records."""

@@ -1,4 +1,4 @@
-"""The data folders that ship with autoprune, ``search_spaces/`` and ``hw_models/``: found in a wheel and in a checkout."""
+"""The data folders ``search_spaces/`` and ``hw_models/``: found in a wheel and in a checkout."""
 
 from __future__ import annotations
 

@@ -34,12 +34,20 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy_drop", "accuracy drop", "", False, "dense score minus pruned score on validation data (a loss: pruned minus dense)"),
+        Metric(
+            "accuracy_drop",
+            "accuracy drop",
+            "",
+            False,
+            "dense score minus pruned score on validation data (a loss: pruned minus dense)",
+        ),
         Metric("macs", "MACs", "", True, "multiply-adds of the model as executed, as fvcore counts them"),
         Metric("params", "parameters", "", True, "parameters of the smaller model, zeros included"),
         Metric("size_bytes", "size", "B", True, "bytes of the weights in the best storage format per tensor"),
         Metric("dram_bytes", "DRAM traffic", "B", True, "modelled bytes between the device and its DRAM for one run"),
-        Metric("latency_ms", "latency", "ms", False, "measured paired ratio to dense times the dense latency of the study"),
+        Metric(
+            "latency_ms", "latency", "ms", False, "measured paired ratio to dense times the dense latency of the study"
+        ),
         Metric("energy_mj", "energy", "mJ", False, "energy of one run by the traffic-and-time model"),
     )
 }
@@ -87,7 +95,7 @@ class Bound:
             return self.value
         if dense == 0:
             raise SpecError(
-                f"constraint {self.metric}: {self.value:.0%} of the dense value 0 bounds nothing; give an absolute bound"
+                f"constraint {self.metric}: {self.value:.0%} of the dense value 0 bounds nothing; give a number"
             )
         return self.value * abs(dense)
 
@@ -110,7 +118,9 @@ def parse_bound(metric: str, text: float | str) -> Bound:
     if isinstance(text, str):
         match = _PERCENT.match(text)
         if not match:
-            raise ValueError(f"the bound on {metric} is {text!r}; give a number, or a percentage of dense such as '60%'")
+            raise ValueError(
+                f"the bound on {metric} is {text!r}; give a number, or a percentage of dense such as '60%'"
+            )
         relative, value = True, float(match.group(1)) / 100
     else:
         value = float(text)

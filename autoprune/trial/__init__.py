@@ -1,0 +1,1 @@
+"""One trial, from a config to its record."""

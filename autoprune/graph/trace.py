@@ -1,0 +1,105 @@
+"""One exported graph per model: ATen operators in execution order, with the names of the tensors they read.
+
+``torch.export`` (non-strict) keeps ``conv2d``, ``linear``, ``batch_norm`` and their like whole, and runs the user's own
+Python once under fake tensors, so nothing is computed and nothing in the model changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.errors import TraceError
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an export gives.
+
+    Attributes:
+        nodes: FX nodes in execution order.
+        tensors: Placeholder name to the qualified name of the parameter or buffer behind it.
+    """
+
+    nodes: tuple[torch.fx.Node, ...]
+    tensors: Mapping[str, str]
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode, and each back into its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Run the model once on the example inputs and return its output.
+
+    Raises:
+        TraceError: The model raises on them.
+    """
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            return model(*args, **kwargs)
+    except Exception as error:
+        shown = ", ".join(describe(value) for value in (*args, *kwargs.values())) or "nothing"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TraceError(
+            f"the model cannot run on the task's example inputs ({shown}): {reason}; give inputs that it takes"
+        ) from error
+
+
+def describe(value: Any) -> str:
+    """Return a short text for a value in a message: dtype and shape of a tensor, the type of anything else."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
+    """Export the model.
+
+    Raises:
+        TraceError: The model cannot be exported; the sentence says what stopped it.
+    """
+    try:
+        with warnings.catch_warnings(), evaluation_mode(model):
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(model, args, dict(kwargs), strict=False)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TraceError(
+            f"torch.export cannot follow the model ({reason}); channels stay, weight patterns remain possible"
+        ) from error
+    signature = exported.graph_signature
+    tensors = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    return Trace(tuple(exported.graph.nodes), tensors)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a hash of the architecture: module classes and tensor shapes by name, no weights.
+
+    A retrained checkpoint has the same fingerprint, another width, depth or layer type has another.
+    """
+    facts = {
+        "modules": [[name, type(module).__qualname__] for name, module in model.named_modules()],
+        "tensors": [[name, list(tensor.shape)] for name, tensor in model.state_dict(keep_vars=True).items()],
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

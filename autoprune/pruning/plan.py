@@ -1,0 +1,141 @@
+"""From a config to what is cut and what is zeroed: all decisions, no model changed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoprune.errors import ConfigError, unknown_name
+from autoprune.graph.groups import ModelGraph
+from autoprune.pruning.criteria import CRITERIA
+from autoprune.pruning.granularity import as_matrix, from_matrix, granularity, lowest, removed_count
+from autoprune.pruning.scores import ScoreBook
+from autoprune.spec.config import LayerChoice, PruningConfig
+
+Cuts = Mapping[tuple[str, int], Tensor]
+"""(tensor name, dimension) to the places that stay, ascending, shape (kept,)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one config does to one model.
+
+    Attributes:
+        cuts: What stays of each tensor that gets smaller.
+        masks: Weight name to the kept weights of what is left (bool, shape after the cuts).
+        patterns: Weight name to the granularity of its mask.
+    """
+
+    cuts: Cuts
+    masks: Mapping[str, Tensor]
+    patterns: Mapping[str, str]
+
+
+def check_config(config: PruningConfig, graph: ModelGraph) -> None:
+    """Check that a config fits a model, before anything is computed.
+
+    Raises:
+        ConfigError: Names the layer, the rule and the remedy.
+        UnknownNameError: A layer, group, granularity or criterion does not exist.
+    """
+    if config.model.fingerprint != graph.fingerprint:
+        unknown = [name for name in config.layers if name not in graph.layers and name not in graph.groups]
+        detail = f"; it names {unknown[0]!r}, which this model lacks" if unknown else ""
+        raise ConfigError(
+            f"the config is for the architecture {config.model.fingerprint}, the model is {graph.fingerprint}{detail}; "
+            "use the model that the study searched"
+        )
+    for name, choices in config.layers.items():
+        removing = [granularity(choice.granularity).removed for choice in choices]
+        if removing not in ([True], [False], [True, False]):
+            raise ConfigError(
+                f"layer {name!r} has {' then '.join(choice.granularity for choice in choices)}; "
+                "two entries are first channel, then a weight pattern on what is left"
+            )
+        for choice in choices:
+            _check_choice(name, choice, graph)
+
+
+def _check_choice(name: str, choice: LayerChoice, graph: ModelGraph) -> None:
+    shape = granularity(choice.granularity)
+    criterion = CRITERIA.get(choice.criterion)
+    if criterion.granularities is not None and choice.granularity not in criterion.granularities:
+        raise ConfigError(
+            f"layer {name!r}: criterion {choice.criterion!r} scores only {', '.join(criterion.granularities)}, "
+            f"not {choice.granularity!r}; choose another criterion"
+        )
+    if shape.removed:
+        if name not in graph.groups:
+            _raise_no_group(name, graph)
+    else:
+        refusal = shape.refusal(graph.layer(name))
+        if refusal:
+            raise ConfigError(f"{refusal}; choose another granularity")
+
+
+def _raise_no_group(name: str, graph: ModelGraph) -> None:
+    if graph.untraced:
+        raise ConfigError(f"layer {name!r} cannot lose channels: {graph.untraced}")
+    if name not in graph.layers:
+        raise unknown_name("group", name, graph.groups)
+    owner = next((group.name for group in graph.groups.values() if name in group.layers), None)
+    if owner is not None:
+        raise ConfigError(f"the channels of layer {name!r} are tied to group {owner!r}; prune that name")
+    reasons = sorted({pinned.reason for pinned in graph.pinned if pinned.layer == name})
+    raise ConfigError(f"the channels of layer {name!r} stay ({'; '.join(reasons)}); choose a weight pattern for it")
+
+
+def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan:
+    """Decide every unit that goes.
+
+    Raises:
+        ConfigError: As :func:`check_config`, and where scores cannot be computed.
+    """
+    check_config(config, graph)
+    gone: dict[str, Tensor] = {}
+    for name, choice in config.choices():
+        if granularity(choice.granularity).removed:
+            group = graph.groups[name]
+            count = removed_count(group.units, choice.fraction)
+            if count:
+                gone[name] = lowest(book.unit_scores(choice.criterion, group), count)
+    cuts = cuts_of(graph, gone)
+    masks: dict[str, Tensor] = {}
+    patterns: dict[str, str] = {}
+    for name, choice in config.choices():
+        shape = granularity(choice.granularity)
+        if shape.mask is None or choice.fraction == 0:
+            continue
+        layer = graph.layer(name)
+        scores = _left(book.weight_scores(choice.criterion)[layer.weight], layer.weight, cuts)
+        kept = shape.mask(as_matrix(scores, layer.out_dim), choice.fraction)
+        masks[layer.weight] = from_matrix(kept, tuple(scores.shape), layer.out_dim)
+        patterns[layer.weight] = choice.granularity
+    return Plan(cuts, masks, patterns)
+
+
+def cuts_of(graph: ModelGraph, gone: Mapping[str, Tensor]) -> Cuts:
+    """Translate removed units into what stays of each tensor.
+
+    Args:
+        graph: The model's graph.
+        gone: Group name to the units that go, shape (count,).
+    """
+    keep: dict[tuple[str, int], Tensor] = {}
+    for name, units in gone.items():
+        for slices in graph.groups[name].slices:
+            axis = (slices.tensor, slices.dim)
+            if axis not in keep:
+                keep[axis] = torch.ones(graph.shapes[slices.tensor][slices.dim], dtype=torch.bool)
+            keep[axis][slices.index[units].reshape(-1)] = False
+    return {axis: torch.nonzero(stays).reshape(-1) for axis, stays in keep.items()}
+
+
+def _left(scores: Tensor, weight: str, cuts: Cuts) -> Tensor:
+    for dim in range(scores.dim()):
+        if (weight, dim) in cuts:
+            scores = scores.index_select(dim, cuts[weight, dim].to(scores.device))
+    return scores

@@ -1,0 +1,94 @@
+"""Surgery: a smaller module from slices of the dense one, without copying what is cut away.
+
+``copy.deepcopy`` takes a memo of what is already copied; the sliced tensors are put there first, so the copy is made of
+the slices and nothing else is ever duplicated. Integer attributes (``out_channels``, ``groups``, ...) then follow the
+shapes of the tensors, which is also all that a file needs to rebuild the module.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.pruning.plan import Cuts, Plan
+
+
+def prune(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return the pruned copy of a dense model: channels cut out, weights outside the masks zero."""
+    smaller = cut(model, plan.cuts)
+    parameters = dict(smaller.named_parameters())
+    with torch.no_grad():
+        for name, mask in plan.masks.items():
+            parameters[name].mul_(mask.to(parameters[name].device))
+    return smaller
+
+
+def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
+    """Return a copy of ``model`` in which each tensor keeps only the places in ``cuts``. The model is not changed."""
+    by_tensor: dict[str, dict[int, Tensor]] = {}
+    for (name, dim), places in cuts.items():
+        by_tensor.setdefault(name, {})[dim] = places
+    tensors = _tensors(model)
+    replacements = {}
+    for name, dims in by_tensor.items():
+        tensor = tensors[name].detach()
+        for dim, places in dims.items():
+            tensor = tensor.index_select(dim, places.to(tensor.device))
+        replacements[name] = tensor
+    return _copy_with(model, replacements)
+
+
+def resize(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """Return a copy of ``model`` whose named tensors have ``shapes``; resized tensors hold zeros."""
+    tensors = _tensors(model)
+    replacements = {
+        name: torch.zeros(shape, dtype=tensors[name].dtype, device=tensors[name].device)
+        for name, shape in shapes.items()
+        if tuple(tensors[name].shape) != tuple(shape)
+    }
+    return _copy_with(model, replacements)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _copy_with(model: nn.Module, replacements: Mapping[str, Tensor]) -> nn.Module:
+    tensors = _tensors(model)
+    memo: dict[int, Any] = {}
+    for name, value in replacements.items():
+        old = tensors[name]
+        memo[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
+    smaller: nn.Module = copy.deepcopy(model, memo)
+    changed = {name.rpartition(".")[0] for name in replacements}
+    for name, module in smaller.named_modules():
+        if name in changed:
+            _follow_shapes(module)
+    return smaller
+
+
+def _follow_shapes(module: nn.Module) -> None:
+    """Set the integer attributes of a standard module to what the shapes of its tensors say."""
+    tensors = (module._parameters.get("weight"), module._buffers.get("running_mean"))
+    shape = next((tensor.shape for tensor in tensors if tensor is not None), None)
+    if shape is None:
+        return
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        module.in_channels, module.out_channels = shape[0], shape[1] * module.groups
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        depthwise = module.groups > 1 and module.groups == module.in_channels
+        if depthwise:
+            module.groups = shape[0] // (module.out_channels // module.groups)
+        module.out_channels, module.in_channels = shape[0], shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = shape
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = shape[0]
