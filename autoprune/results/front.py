@@ -26,7 +26,7 @@ class Picks:
         knee: The best compromise between accuracy and cost: :func:`autoprune.pareto.knee` over the accuracy drop and
             the mean of the costs, each over its reference value. One axis for all costs: MACs, latency and energy go
             together, and three votes against one would make it the fastest trial. Over the objectives as they are
-            where no drop is among them.
+            where no drop is among them, or no reference value is known.
         fastest: The lowest latency; the lowest first cost objective where latency is none.
     """
 
@@ -233,7 +233,7 @@ def _position(trial: TrialRecord, study: StudyRecord) -> NDArray[np.float64]:
 def _balance(trial: TrialRecord, study: StudyRecord) -> list[float]:
     position = _position(trial, study)
     is_drop = np.array([name == DROP for name in study.spec.objectives])
-    if not is_drop.any() or is_drop.all():
+    if not is_drop.any() or is_drop.all() or not has_reference(study):
         return [float(value) for value in position]
     return [float(position[is_drop][0]), float(position[~is_drop].mean())]
 

@@ -73,7 +73,7 @@ class Table:
 
 def front_table(records: RunRecords, link: Callable[[TrialRecord], str] | None = None) -> Table:
     """Return the dense model and the front, ordered by accuracy drop, then by number."""
-    return trial_table(records, front(records), "Front: no other feasible trial is better in every objective", link)
+    return trial_table(records, front(records), "Front: feasible trials that no other one dominates", link)
 
 
 def picks_table(records: RunRecords, link: Callable[[TrialRecord], str] | None = None) -> Table:
@@ -196,7 +196,7 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         (Column("drop"), drop),
         (Column("test score"), lambda t: Cell(scores.score(t.test_score))),
         (Column("MACs", note="share of dense"), plain_metric("macs")),
-        (Column("latency", note="ratio to dense, its 95 % interval, ? where it did not converge"), latency),
+        (Column("latency", note="ratio, 95 % interval"), latency),
         (Column("energy", note="low–high"), energy),
         (Column("params", note="share of dense"), plain_metric("params")),
         (Column("size", note="share of dense"), plain_metric("size_bytes")),

@@ -1,0 +1,152 @@
+"""How every number of a report was made, in sentences: meters, intervals, what was not counted, seed and versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from autoprune.results.formats import ScoreFormat, number, plain, seconds
+from autoprune.results.front import DENSE, front, hypervolume_of
+from autoprune.spec.objectives import METRICS
+from autoprune.spec.record import LatencyRecord, RunRecords, TrialRecord
+
+NAME_LIMIT = 80
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of "how the numbers were made": what it is about, and sentences."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+def facts(records: RunRecords) -> tuple[Fact, ...]:
+    """Return how every number of the report was made, what was not counted, and with what."""
+    study = records.study
+    listed = [
+        Fact("Accuracy", _accuracy(records)),
+        Fact("MACs", _macs(records)),
+        Fact("Latency", _latency(records)),
+        Fact("Energy", _energy(records)),
+        Fact("Hypervolume", _hypervolume(records)),
+        Fact("Recovery", _recovery(records)),
+        Fact("Search", _search(records)),
+        Fact(
+            "Device",
+            (f"{plain(study.device_title)} ({plain(study.spec.device)}). Searched on: {plain(study.machine)}.",),
+        ),
+        Fact("Model", (f"Architecture fingerprint {plain(study.fingerprint)}.",)),
+        Fact("Versions", (", ".join(f"{plain(k)} {plain(v)}" for k, v in sorted(study.versions.items())),)),
+    ]
+    return tuple(Fact(fact.title, lines) for fact in listed if (lines := tuple(s for s in fact.sentences if s)))
+
+
+def measured(records: RunRecords) -> list[TrialRecord]:
+    """Return the complete trials that have a score, in the order of the records."""
+    return [t for t in records.trials if t.state == "complete" and t.score is not None]
+
+
+def tally(texts: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Return each text with how often it stands, most frequent first, then by text."""
+    counts = Counter(texts)
+    return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _accuracy(records: RunRecords) -> tuple[str, ...]:
+    study, scores = records.study, ScoreFormat.of(records.study)
+    tested = sum(t.test_score is not None for t in records.trials)
+    better = "higher" if study.higher_is_better else "lower"
+    return (
+        f"The score of task {plain(study.spec.task, 200)} on validation data, {better} is better; dense: "
+        f"{scores.score(study.dense_score)}. A drop is dense minus pruned"
+        + (
+            ", in percentage points (pp)."
+            if scores.percent
+            else "."
+            if study.higher_is_better
+            else ", turned round for a loss."
+        ),
+        f"The search saw validation data only. Test data was used once, for {tested} trials, after the search."
+        if tested
+        else "The search saw validation data only. No test score was recorded.",
+    )
+
+
+def _macs(records: RunRecords) -> tuple[str, ...]:
+    trials = measured(records)
+    if not any("macs" in t.values for t in trials):
+        return ()
+    uncounted: dict[str, int] = {}
+    for trial in trials:
+        for name, calls in trial.uncounted_ops.items():
+            uncounted[name] = max(uncounted.get(name, 0), calls)
+    listed = ", ".join(f"{plain(name, NAME_LIMIT)} ({calls}×)" for name, calls in sorted(uncounted.items()))
+    return (
+        "Multiply-adds of the model as executed, as fvcore counts them; zeros that are executed count.",
+        f"Not counted, for want of a handle in fvcore: {listed}."
+        if listed
+        else "Every operator with MACs was counted.",
+    )
+
+
+def _latency(records: RunRecords) -> tuple[str, ...]:
+    trials = [t for t in measured(records) if t.latency is not None]
+    lines = [f"{plain(meter)} ({n} trials)." for meter, n in tally(t.latency.meter for t in trials if t.latency)]
+    paired = [t.latency for t in trials if t.latency is not None and t.latency.pairs and t.origin != DENSE]
+    return (*lines, _precision(paired, records)) if paired else tuple(lines)
+
+
+def _recovery(records: RunRecords) -> tuple[str, ...]:
+    return tuple(f"{plain(text)} ({n} trials)." for text, n in tally(t.recovery for t in measured(records)))
+
+
+def _precision(paired: list[LatencyRecord], records: RunRecords) -> str:
+    spec = records.study.spec.latency
+    half = median((latency.ratio_high - latency.ratio_low) / 2 for latency in paired)
+    loose = sum(not latency.converged for latency in paired)
+    return (
+        "The ratio to dense is measured in pairs and multiplied by the study's dense latency; its 95 % interval is "
+        f"±{number(half * 100, 2)} % in the median trial. In {loose} of {len(paired)} trials it did not become "
+        f"as narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}; those bear a ?."
+    )
+
+
+def _energy(records: RunRecords) -> tuple[str, ...]:
+    bases = tally(t.energy.basis for t in measured(records) if t.energy is not None)
+    if not bases:
+        return ()
+    return (
+        "Modelled, not measured: power × time, arithmetic and memory traffic.",
+        *(f"Basis: {plain(basis)} ({n} trials)." for basis, n in bases),
+    )
+
+
+def _hypervolume(records: RunRecords) -> tuple[str, ...]:
+    value, study = hypervolume_of(records), records.study
+    if value is None:
+        return ("Not known: the dense model has not been measured, so there is no reference point.",)
+    scores = ScoreFormat.of(study)
+    corner = ", ".join(
+        f"{METRICS[name].title} {scores.metric(name, study.reference[name])}" for name in study.spec.objectives
+    )
+    return (
+        f"{number(value)} of the box between zero and the reference point ({corner}), "
+        f"covered by a front of {len(front(records))} trials. Only runs with the same reference point compare.",
+    )
+
+
+def _search(records: RunRecords) -> tuple[str, ...]:
+    spec = records.study.spec
+    states = Counter(t.state for t in records.trials)
+    broken = sum(bool(t.violations) for t in records.trials if t.state == "complete")
+    bounds = ", ".join(f"{b.metric} at most {b}" for b in spec.bounds) or "none"
+    space = spec.space if isinstance(spec.space, str) else spec.space.name
+    return (
+        f"Sampler {plain(spec.search.sampler)}, seed {spec.search.seed}, space {plain(space, NAME_LIMIT)}; objectives "
+        f"{', '.join(spec.objectives)}; constraints: {bounds}.",
+        f"{len(records.trials)} trials: {states['complete']} complete ({broken} of them break a constraint), "
+        f"{states['pruned']} stopped early, {states['failed']} failed.",
+    )
