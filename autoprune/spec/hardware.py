@@ -1,0 +1,336 @@
+"""``hw_models/NAME.yaml``: what a device can do, with the source, the confidence and the range of every figure.
+
+A wrong unit is the commonest mistake in such files, and the 2:4-sparse peak written down as the dense one the next. So
+every figure has a unit with plausible limits, and the figures are checked against one another: the energy of a MAC and
+of a DRAM bit cannot be more than the board's power divided by the peak rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from autoprune.spec import library
+from autoprune.spec.document import Document, load_document
+
+Confidence = Literal["measured", "datasheet", "secondary", "derived", "recalled", "estimate"]
+Dtype = Literal["float32", "tfloat32", "float16", "bfloat16", "int16", "int8"]
+Format = Literal["n:m", "bitmask", "csr", "run-length"]
+
+# Large devices throttle below their data-sheet peak, so the power ceilings are soft by this factor.
+_SOFT = 2.0
+
+
+class Figure(Document):
+    """One number and how far to trust it. Its unit is that of the field it stands in.
+
+    Attributes:
+        value: The number.
+        source: Where it was read, or from what it follows.
+        confidence: ``measured`` and ``datasheet`` were read in the primary source, ``secondary`` in a copy of it,
+            ``derived`` follows from such figures, ``recalled`` is unconfirmed, ``estimate`` is a prior.
+        range: Plausible interval around the value, where it is not certain.
+    """
+
+    value: float
+    source: Annotated[str, Field(min_length=1)]
+    confidence: Confidence
+    range: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _range_holds_value(self) -> Figure:
+        if self.range is not None and not self.range[0] <= self.value <= self.range[1]:
+            low, high = self.range
+            raise ValueError(
+                f"the range [{low:g}, {high:g}] does not contain the value {self.value:g}; mend one of them"
+            )
+        return self
+
+    @property
+    def low(self) -> float:
+        """Lower end of the range; the value where there is none."""
+        return self.range[0] if self.range else self.value
+
+    @property
+    def high(self) -> float:
+        """Upper end of the range; the value where there is none."""
+        return self.range[1] if self.range else self.value
+
+
+def _plausible(unit: str, low: float, high: float) -> Callable[[Figure], Figure]:
+    def check(figure: Figure) -> Figure:
+        if not (low <= figure.low and figure.high <= high):
+            raise ValueError(
+                f"{figure.value:g} {unit} is not plausible (known devices: {low:g} to {high:g} {unit}); check the unit"
+            )
+        return figure
+
+    return check
+
+
+# Limits: from a microcontroller (STM32H743, ESP32-S3) to an H200 with an order of magnitude to grow.
+MacRate = Annotated[Figure, AfterValidator(_plausible("MACs/s", 1e7, 1e16))]
+MacEnergy = Annotated[Figure, AfterValidator(_plausible("pJ per MAC", 0.001, 1000))]
+Bytes = Annotated[Figure, AfterValidator(_plausible("bytes", 64, 1e13))]
+Bandwidth = Annotated[Figure, AfterValidator(_plausible("bytes/s", 1e6, 1e15))]
+BitEnergy = Annotated[Figure, AfterValidator(_plausible("pJ per bit", 0.001, 100))]
+Watts = Annotated[Figure, AfterValidator(_plausible("W", 0, 3000))]
+Microseconds = Annotated[Figure, AfterValidator(_plausible("us", 0, 10_000))]
+Fraction = Annotated[Figure, AfterValidator(_plausible("of the peak", 0.001, 1))]
+Count = Annotated[Figure, AfterValidator(_plausible("units", 1, 100_000))]
+
+
+class ChannelStep(Document):
+    """Widths that the device rounds up to.
+
+    Attributes:
+        c_in: Step of the input channels of one group.
+        c_out: Step of the output channels of one group.
+        source: Where it was read.
+        confidence: As for :class:`Figure`.
+    """
+
+    c_in: Annotated[int, Field(ge=1, le=256)]
+    c_out: Annotated[int, Field(ge=1, le=256)]
+    source: Annotated[str, Field(min_length=1)]
+    confidence: Confidence
+
+
+class Compute(Document):
+    """Arithmetic.
+
+    Attributes:
+        cores: Cores or multiprocessors that the peaks are for.
+        peak_macs_per_s: Dtype to dense multiply-adds per second of the whole device. Vendors count two operations per
+            MAC and like to print the sparse rate.
+        mac_energy_pj: Dtype to energy of one multiply-add, pJ, arithmetic alone.
+        utilisation: Share of the peak that a well-shaped layer reaches.
+        accumulator_bytes: Bytes of one partial sum on chip.
+        channel_step: Dtype to the widths that the device rounds up to.
+    """
+
+    cores: Count
+    peak_macs_per_s: Annotated[dict[Dtype, MacRate], Field(min_length=1)]
+    mac_energy_pj: Annotated[dict[Dtype, MacEnergy], Field(min_length=1)]
+    utilisation: Fraction
+    accumulator_bytes: Annotated[int, Field(ge=1, le=8)] = 4
+    channel_step: dict[Dtype, ChannelStep] = Field(default_factory=dict)
+
+
+class MemoryLevel(Document):
+    """One level, as seen by a single core where each core has its own.
+
+    Attributes:
+        name: "l1", "l2", "llc", "dram", ...
+        bytes: Capacity of one instance.
+        policy: Caches keep what was used last; a scratchpad holds what it is told to.
+        usable: Share of the capacity that a tile may fill (``S_eff = usable x bytes``): 1 for a scratchpad, about 0.5
+            for a cache, whose replacement and other data take the rest (an estimate until it is calibrated).
+        bandwidth: Bytes per second of all instances together.
+        measured_bandwidth: What a stream copy reaches, if known; it replaces the peak in predictions.
+        energy_pj_per_bit: Energy of moving one bit, the whole system's, not the memory device's alone.
+        on_package: Whether its energy comes out of the board's power budget.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    bytes: Bytes
+    policy: Literal["cache", "scratchpad", "memory"] = "cache"
+    usable: Annotated[float, Field(gt=0, le=1)] = 0.5
+    bandwidth: Bandwidth
+    measured_bandwidth: Bandwidth | None = None
+    energy_pj_per_bit: BitEnergy
+    on_package: bool = True
+
+    @property
+    def effective_bytes(self) -> float:
+        """Bytes that a tile may fill."""
+        return self.usable * self.bytes.value
+
+    @property
+    def sustained_bandwidth(self) -> float:
+        """Measured bandwidth in bytes/s where known, the peak otherwise."""
+        return (self.measured_bandwidth or self.bandwidth).value
+
+
+class Power(Document):
+    """Power, W.
+
+    Attributes:
+        tdp_w: Design power, or the highest measured under load.
+        idle_w: Drawn all the time.
+        active_w: Drawn on top while a model runs, whatever it computes; 0 for an accelerator.
+    """
+
+    tdp_w: Watts
+    idle_w: Watts
+    active_w: Watts
+
+
+class RuntimeTraits(Document):
+    """What the runtime on the device does with a graph.
+
+    Attributes:
+        launch_us: Time to start one operator.
+        fusion: Chains that run as one operator, as in ``conv+bn+act`` or ``add+act``; the rest reads and writes memory.
+        activation_format: How the chip stores sparse activations off chip, if it does.
+    """
+
+    launch_us: Microseconds
+    fusion: tuple[Annotated[str, Field(pattern=r"^(conv|linear|bn|act|relu|add)(\+(bn|act|relu|add))+$")], ...] = ()
+    activation_format: Literal["run-length"] | None = None
+
+
+class SparseSupport(Document):
+    """A sparsity pattern that this device turns into time. What is not listed saves nothing but file size.
+
+    Attributes:
+        pattern: Granularity key ("2:4", "weight").
+        ops: Operator kinds it holds for.
+        dtypes: Data types it holds for.
+        runtime: What executes it.
+        format: How the weights are stored.
+        min_rows: Fewest output channels of a weight.
+        min_cols: Fewest inputs of one output channel.
+        min_sparsity: Fewest zeros.
+        max_kernel: Largest kernel side, if only some convolutions are sped up.
+        speedup: Time of the dense operator over the sparse one; never 2 by default.
+    """
+
+    pattern: Annotated[str, Field(min_length=1)]
+    ops: Annotated[tuple[Literal["linear", "conv"], ...], Field(min_length=1)]
+    dtypes: Annotated[tuple[Dtype, ...], Field(min_length=1)]
+    runtime: Annotated[str, Field(min_length=1)]
+    format: Format
+    min_rows: Annotated[int, Field(ge=1)] = 1
+    min_cols: Annotated[int, Field(ge=1)] = 1
+    min_sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_kernel: Annotated[int, Field(ge=1)] | None = None
+    speedup: Annotated[Figure, AfterValidator(_plausible("times", 0.1, 10))]
+
+    @model_validator(mode="after")
+    def _multiplier(self) -> SparseSupport:
+        if self.speedup.value > 2:
+            raise ValueError(
+                f"a sparse multiplier of {self.speedup.value:g} is above 2, which no device reaches on whole layers; "
+                "give a measured one"
+            )
+        return self
+
+
+class Calibration(Document):
+    """How the figures were fitted on this very device.
+
+    Attributes:
+        date: ISO 8601.
+        samples: Measured layers.
+        loo_mape: Leave-one-out mean absolute error, as a fraction.
+    """
+
+    date: str
+    samples: Annotated[int, Field(ge=1)]
+    loo_mape: Annotated[float, Field(ge=0)]
+
+
+class DeviceProfile(Document):
+    """One device.
+
+    Attributes:
+        name: Key; the name of its file.
+        title: Name for people.
+        compute: Arithmetic.
+        memory: Levels from the innermost outwards; the last is DRAM.
+        power: Power.
+        runtime: What the runtime does with a graph.
+        sparse_support: Patterns that pay.
+        meters: Runtimes that can measure on this device from here; empty: latency is modelled.
+        detect: Sizes and counts are read from the machine at hand when the profile is used.
+        calibration: How the figures were fitted; absent: they only rank.
+    """
+
+    schema_: Literal["autoprune/device/1"] = Field("autoprune/device/1", alias="schema")
+    name: Annotated[str, Field(min_length=1)]
+    title: Annotated[str, Field(min_length=1)]
+    compute: Compute
+    memory: Annotated[tuple[MemoryLevel, ...], Field(min_length=2)]
+    power: Power
+    runtime: RuntimeTraits
+    sparse_support: tuple[SparseSupport, ...] = ()
+    meters: tuple[str, ...] = ()
+    detect: bool = False
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _levels_are_monotone(self) -> DeviceProfile:
+        for inner, outer in zip(self.memory, self.memory[1:], strict=False):
+            if inner.bytes.value > outer.bytes.value:
+                raise ValueError(
+                    f"memory grows from the innermost level outwards: {inner.name} holds {inner.bytes.value:g} bytes, "
+                    f"{outer.name} {outer.bytes.value:g}; check order and units"
+                )
+            if inner.bandwidth.value < outer.bandwidth.value:
+                raise ValueError(
+                    f"bandwidth falls outwards: {inner.name} has {inner.bandwidth.value:g} bytes/s, "
+                    f"{outer.name} {outer.bandwidth.value:g}; check order and units"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _energies_fit_the_power(self) -> DeviceProfile:
+        spare = self.power.tdp_w.value - self.power.idle_w.value
+        if spare <= 0:
+            raise ValueError(
+                f"tdp_w is {self.power.tdp_w.value:g} W and idle_w {self.power.idle_w.value:g} W; "
+                "a device draws more under load"
+            )
+        for dtype, energy in self.compute.mac_energy_pj.items():
+            rate = self.compute.peak_macs_per_s.get(dtype)
+            ceiling = spare / rate.value * 1e12 if rate else float("inf")
+            if energy.value > _SOFT * ceiling:
+                raise ValueError(
+                    f"mac_energy_pj.{dtype} is {energy.value:g} pJ where power over peak rate allows {ceiling:.3g} pJ; "
+                    "check units, and that the peak is the dense one"
+                )
+        dram = self.memory[-1]
+        ceiling = spare / (8 * dram.bandwidth.value) * 1e12
+        if dram.on_package and dram.energy_pj_per_bit.value > _SOFT * ceiling:
+            raise ValueError(
+                f"{dram.name} energy is {dram.energy_pj_per_bit.value:g} pJ per bit where power over bandwidth allows "
+                f"{ceiling:.3g}; check units"
+            )
+        return self
+
+    def peak(self, dtype: str) -> Figure:
+        """Return the dense peak in MACs/s for ``dtype``."""
+        return _for_dtype(self.compute.peak_macs_per_s, dtype)
+
+    def mac_energy(self, dtype: str) -> Figure:
+        """Return the energy of one multiply-add in pJ for ``dtype``."""
+        return _for_dtype(self.compute.mac_energy_pj, dtype)
+
+    @property
+    def dram(self) -> MemoryLevel:
+        """The outermost level."""
+        return self.memory[-1]
+
+
+def _for_dtype(table: Mapping[Dtype, Figure], dtype: str) -> Figure:
+    # A type without a figure runs on the widest unit that has one: float32 where it is listed, else the first listed.
+    named = {str(key): figure for key, figure in table.items()}
+    return named.get(dtype) or named.get("float32") or next(iter(named.values()))
+
+
+def load_device(name_or_path: str, relative_to: Path | None = None) -> DeviceProfile:
+    """Read a device profile.
+
+    Args:
+        name_or_path: Name in ``hw_models/``, or a path ending in .yaml or .yml.
+        relative_to: Folder of the document that names it.
+
+    Raises:
+        UnknownNameError: No such device.
+        SpecError: Names the file, the key, the value found and what is allowed.
+    """
+    return load_document(DeviceProfile, library.find("device", "hw_models", name_or_path, relative_to))
