@@ -1,0 +1,113 @@
+"""MACs as fvcore counts them: the public number that others can check, and what it could not count.
+
+fvcore calls one multiply-add one "flop" and counts zeros like any other weight. It has no handle for scaled dot-product
+attention, so one is registered here; what has none is listed, never silently zero.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+_INNER = "model"
+
+
+@dataclass(frozen=True)
+class MacCount:
+    """MACs of one run.
+
+    Attributes:
+        total: Of the whole model, fvcore's norms and poolings included.
+        modules: Qualified module name to its MACs, children included; a shared module under its first name.
+        uncounted_ops: Operator to the number of its calls that fvcore has no handle for.
+    """
+
+    total: int
+    modules: Mapping[str, int]
+    uncounted_ops: Mapping[str, int]
+
+
+def count_macs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> MacCount:
+    """Count the MACs of ``model`` as it is executed in eval mode.
+
+    Args:
+        model: Left as it is: training flags, hooks and gradients.
+        args: Positional arguments, with whatever tensors inside.
+        kwargs: Keyword arguments, likewise.
+
+    Returns:
+        Exact integers.
+    """
+    leaves, spec = tree_flatten((args, dict(kwargs or {})))
+    with _untouched(model), warnings.catch_warnings(), torch.no_grad():
+        call = _Call(model, leaves, spec)
+        # torch.jit.trace warns of each shape that it takes for a constant, which for a count is what is wanted.
+        warnings.simplefilter("ignore")
+        # Imported here: fvcore compiles a loss of its own at import, which takes time and warns.
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(call, tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_module = analysis.by_module()
+        uncounted = analysis.unsupported_ops()
+    prefix = _INNER + "."
+    modules = {
+        name.removeprefix(prefix) if name != _INNER else "": round(count) for name, count in by_module.items() if name
+    }
+    return MacCount(
+        total=round(by_module[""]),
+        modules=MappingProxyType(modules),
+        uncounted_ops=MappingProxyType(dict(sorted((name, int(calls)) for name, calls in uncounted.items()))),
+    )
+
+
+class _Call(nn.Module):
+    """Call a model with any arguments and give its tensors: fvcore traces neither keywords nor dataclasses."""
+
+    def __init__(self, model: nn.Module, leaves: list[Any], spec: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+        self._leaves = leaves
+        self._spec = spec
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        supply = iter(tensors)
+        leaves = [next(supply) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = tree_unflatten(leaves, self._spec)
+        return tuple(leaf for leaf in tree_leaves(self.model(*args, **kwargs)) if isinstance(leaf, Tensor))
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Set eval mode; afterwards put back training flags and, should a trace break off, the hooks that fvcore leaves."""
+    before = [(m, m.training, list(m._forward_pre_hooks), list(m._forward_hooks)) for m in model.modules()]
+    # The fused encoder layer is one operator without a handle; its parts have theirs and compute the same.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        model.eval()
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, training, pre_hooks, hooks in before:
+            module.training = training
+            for table, known in ((module._forward_pre_hooks, pre_hooks), (module._forward_hooks, hooks)):
+                for key in [key for key in table if key not in known]:
+                    del table[key]
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count ``heads x queries x keys x (d_k + d_v)``: the products Q K^T and P V, a causal mask not subtracted."""
+    q, k, v = (value.type().sizes() for value in inputs[:3])
+    return int(prod(q[:-1]) * k[-2] * (q[-1] + v[-1]))

@@ -1,0 +1,60 @@
+"""Bytes of the weights in the best storage format per tensor. What writes files asks here too, so there is one truth.
+
+Removed channels make a smaller shape. Zeros that stay make a bitmask: one bit per element and the non-zero values.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+StorageFormat = Literal["dense", "bitmask"]
+
+
+def choose_format(numel: int, nonzero: int, itemsize: int) -> StorageFormat:
+    """Return the smaller format; dense where they are equal, for it needs no decoding.
+
+    Args:
+        numel: Elements.
+        nonzero: Elements that are not zero.
+        itemsize: Bytes of one element.
+    """
+    return "bitmask" if _bitmask_bytes(numel, nonzero, itemsize) < numel * itemsize else "dense"
+
+
+def format_bytes(numel: int, nonzero: int, itemsize: int) -> int:
+    """Return the bytes of a tensor in the format that :func:`choose_format` names."""
+    return min(numel * itemsize, _bitmask_bytes(numel, nonzero, itemsize))
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Return the bytes of ``tensor`` in its best format; only floating-point tensors are packed.
+
+    A negative zero is a zero here: it multiplies like one.
+    """
+    if not tensor.is_floating_point():
+        return tensor.numel() * tensor.element_size()
+    return format_bytes(tensor.numel(), int(torch.count_nonzero(tensor)), tensor.element_size())
+
+
+def size_bytes(model: nn.Module) -> int:
+    """Return the bytes of all parameters and persistent buffers; a tensor with several names counts once.
+
+    File headers are not counted.
+    """
+    seen: set[tuple[object, ...]] = set()
+    total = 0
+    for tensor in model.state_dict().values():
+        if not isinstance(tensor, Tensor) or tensor.numel() == 0:
+            continue  # a module's extra state may be anything
+        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if key not in seen:
+            seen.add(key)
+            total += stored_bytes(tensor)
+    return total
+
+
+def _bitmask_bytes(numel: int, nonzero: int, itemsize: int) -> int:
+    return nonzero * itemsize + (numel + 7) // 8

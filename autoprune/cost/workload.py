@@ -1,0 +1,266 @@
+"""The operators that a model really executes, with shapes and bytes: what traffic, energy and latency models read.
+
+The model runs once under a dispatch mode. That sees functional calls as well as modules, and tensors by their storage:
+a view costs nothing, an in-place operator reads and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from autoprune.cost.operators import FREE, KINDS, SHAPES, Kind, Shape, kind_of
+
+
+@dataclass(frozen=True)
+class Op:
+    """One executed operator.
+
+    A GEMM is a convolution of 1x1 images: ``N`` rows, ``c_in`` inputs, ``c_out`` outputs, batched products as groups.
+    A 1-d convolution has height 1; a 3-d one has its depth folded into the height. For attention ``groups`` counts
+    (batch, head) pairs, ``N`` queries and ``E`` keys, and ``c_in`` and ``c_out`` are the widths of keys and values.
+
+    Attributes:
+        kind: What it is to a cost model.
+        name: Qualified module name where a parameter tells it, else the operator.
+        operator: Operator without its namespace ("conv2d", "relu").
+        N: Images, or rows.
+        c_in: Input channels of all groups.
+        c_out: Output channels of all groups.
+        groups: Groups.
+        H: Input height.
+        W: Input width.
+        E: Output height.
+        F: Output width.
+        kernel: (R, S).
+        stride: Along height and width.
+        macs: Multiply-adds, zeros included; 0 for what is no product. Equals fvcore's for convolutions and products.
+        weight_bytes: Bytes of the parameters and buffers it reads.
+        input_bytes: Bytes of the other tensors it reads.
+        output_bytes: Bytes it writes.
+        dtype: Of the result ("float32").
+        itemsize: Bytes of one element of the result.
+        weight_name: Qualified name of the first parameter it reads.
+        weight_density: Share of that parameter that is not zero.
+        pattern: Granularity of its zeros, where the caller told; "weight" where zeros were found.
+        input_density: Share of non-zero inputs; only a chip that compresses activations reads it. Never assumed.
+        output_density: The same of the outputs.
+        transposed: Whether it is a transposed convolution.
+        reads: Indices into :attr:`Workload.tensor_bytes` of the activations it reads.
+        writes: Indices of the activations it writes.
+    """
+
+    kind: Kind
+    name: str
+    operator: str = ""
+    N: int = 1
+    c_in: int = 1
+    c_out: int = 1
+    groups: int = 1
+    H: int = 1
+    W: int = 1
+    E: int = 1
+    F: int = 1
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    macs: int = 0
+    weight_bytes: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    dtype: str = "float32"
+    itemsize: int = 4
+    weight_name: str | None = None
+    weight_density: float = 1.0
+    pattern: str | None = None
+    input_density: float = 1.0
+    output_density: float = 1.0
+    transposed: bool = False
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One run of a model.
+
+    Attributes:
+        ops: In execution order.
+        batch: Size of dimension 0 of the first input tensor.
+        dtype: Of the result that holds most MACs.
+        tensor_bytes: Bytes of each activation; the indices stand in ``Op.reads`` and ``Op.writes``.
+        outputs: Indices of the activations that the model returns.
+    """
+
+    ops: tuple[Op, ...]
+    batch: int
+    dtype: str
+    tensor_bytes: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of all convolutions, products and attentions."""
+        return sum(op.macs for op in self.ops)
+
+
+def workload_of(
+    model: nn.Module,
+    example_inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    patterns: Mapping[str, tuple[str, float]] | None = None,
+) -> Workload:
+    """Run ``model`` once in eval mode and record its operators.
+
+    Args:
+        model: Left as it is, training flags included.
+        example_inputs: Positional arguments.
+        kwargs: Keyword arguments.
+        patterns: Parameter name to (granularity, density) of its zeros. A parameter that is not named has its zeros
+            counted, which tells the density but not the pattern.
+
+    Returns:
+        Operators in execution order. What is not known stands as kind "other" with its bytes and no MACs.
+    """
+    kwargs = kwargs or {}
+    recorder = _Recorder(model, patterns or {})
+    inputs = [leaf for leaf in tree_leaves((example_inputs, dict(kwargs))) if isinstance(leaf, Tensor)]
+    with _inference(model), recorder:
+        result = model(*example_inputs, **kwargs)
+    ops = tuple(recorder.ops)
+    main = max(ops, key=lambda op: op.macs, default=None)
+    return Workload(
+        ops=ops,
+        batch=inputs[0].shape[0] if inputs and inputs[0].dim() else 1,
+        dtype=main.dtype if main else "float32",
+        tensor_bytes=tuple(recorder.tensor_bytes),
+        outputs=tuple(recorder.index(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)),
+    )
+
+
+@contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    flags = [(module, module.training) for module in model.modules()]
+    # The fused encoder layer hides its products from a dispatch mode, and computes the same.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        model.eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, training in flags:
+            module.training = training
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves the hook for subclasses untyped
+    def __init__(self, model: nn.Module, patterns: Mapping[str, tuple[str, float]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # as above
+        self.ops: list[Op] = []
+        self.tensor_bytes: list[int] = []
+        self._patterns = patterns
+        self._index: dict[int, int] = {}  # storage address -> activation now in it
+        self._weights: dict[int, str] = {}  # storage address -> first name
+        self._by_address: dict[int, str] = {}  # element address -> name, for parameters that share a storage
+        self._sparsity: dict[str, tuple[str | None, float]] = {}
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.numel():
+                self._weights.setdefault(_storage(tensor), name)
+                self._by_address.setdefault(tensor.data_ptr(), name)
+
+    def index(self, tensor: Tensor) -> int:
+        """Return the index of the activation whose storage ``tensor`` looks at; a new one if it is unknown."""
+        key = _storage(tensor)
+        if key not in self._index:
+            self._index[key] = len(self.tensor_bytes)
+            self.tensor_bytes.append(_bytes(tensor))
+        return self._index[key]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operator = func.overloadpacket.__name__
+        if operator not in SHAPES and operator not in KINDS and torch.Tag.pointwise not in func.tags:
+            # einsum, matmul, lstm and their like are made of known operators.
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        self._record(func, operator, args, kwargs, result)
+        return result
+
+    def _record(self, func: Any, operator: str, args: Any, kwargs: Any, result: Any) -> None:
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.numel()]
+        in_place = func._schema.is_mutable
+        addresses = {_storage(tensor) for tensor in read}
+        if not in_place:
+            written = [tensor for tensor in written if _storage(tensor) not in addresses]
+        if not written or operator in FREE:
+            for tensor in written:
+                self._forget(tensor)
+            return
+        weights = [tensor for tensor in read if _storage(tensor) in self._weights]
+        activations = [tensor for tensor in read if _storage(tensor) not in self._weights]
+        reads = tuple(dict.fromkeys(self.index(tensor) for tensor in activations if tensor.numel()))
+        for tensor in written:
+            if _storage(tensor) not in addresses:
+                self._forget(tensor)
+        pointwise = torch.Tag.pointwise in func.tags
+        describe = SHAPES.get(operator)
+        shape = describe(args, kwargs, written[0]) if describe else Shape(kind_of(operator, pointwise))
+        weight = max(weights, key=Tensor.numel, default=None)  # the largest: addmm names its bias first
+        name = None if weight is None else self._name(weight)
+        pattern, density = (
+            (None, 1.0) if name is None or weight is None or not shape.macs else self._zeros(name, weight)
+        )
+        weight_bytes = sum(_bytes(tensor) for tensor in weights)
+        if operator == "embedding":  # only the rows looked up are read
+            weight_bytes = min(weight_bytes, _bytes(written[0]))
+        self.ops.append(
+            Op(
+                name=name.rpartition(".")[0] or name if name else operator,
+                operator=operator.rstrip("_"),
+                weight_bytes=weight_bytes,
+                input_bytes=sum(_bytes(tensor) for tensor in activations),
+                output_bytes=sum(_bytes(tensor) for tensor in written),
+                dtype=str(written[0].dtype).removeprefix("torch."),
+                itemsize=written[0].element_size(),
+                weight_name=name,
+                weight_density=density,
+                pattern=pattern,
+                reads=reads,
+                writes=tuple(dict.fromkeys(self.index(tensor) for tensor in written)),
+                **vars(shape),
+            )
+        )
+
+    def _forget(self, tensor: Tensor) -> None:
+        # A fresh tensor may lie where a dead one lay.
+        self._index.pop(_storage(tensor), None)
+
+    def _name(self, tensor: Tensor) -> str:
+        return self._by_address.get(tensor.data_ptr()) or self._weights[_storage(tensor)]
+
+    def _zeros(self, name: str, tensor: Tensor) -> tuple[str | None, float]:
+        if name in self._patterns:
+            return self._patterns[name]
+        if name not in self._sparsity:
+            density = int(torch.count_nonzero(tensor)) / tensor.numel()
+            self._sparsity[name] = ("weight" if density < 1 else None, density)
+        return self._sparsity[name]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
