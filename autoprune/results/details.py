@@ -132,7 +132,7 @@ def timings_table(records: RunRecords) -> Table | None:
             )
         )
     middle = median(t.timings.total_s for t in trials)
-    rows.append(Row((Cell("whole trial"), Cell(seconds(middle)), Cell(seconds(total)), Cell("")), "dense"))
+    rows.append(Row((Cell("whole trial"), Cell(seconds(middle)), Cell(seconds(total)), Cell("")), "total"))
     columns = (Column("part", numeric=False), Column("median of a trial"), Column("all trials"), Column("share"))
     return Table(f"Wall time of {len(trials)} complete trials", columns, tuple(rows))
 

@@ -94,13 +94,18 @@ def _macs(records: RunRecords) -> tuple[str, ...]:
 
 def _latency(records: RunRecords) -> tuple[str, ...]:
     trials = [t for t in measured(records) if t.latency is not None]
-    lines = [f"{plain(meter)} ({n} trials)." for meter, n in tally(t.latency.meter for t in trials if t.latency)]
+    lines = [_sentence(meter, n) for meter, n in tally(t.latency.meter for t in trials if t.latency)]
     paired = [t.latency for t in trials if t.latency is not None and t.latency.pairs and t.origin != DENSE]
     return (*lines, _precision(paired, records)) if paired else tuple(lines)
 
 
 def _recovery(records: RunRecords) -> tuple[str, ...]:
-    return tuple(f"{plain(text)} ({n} trials)." for text, n in tally(t.recovery for t in measured(records)))
+    return tuple(_sentence(text, n) for text, n in tally(t.recovery for t in measured(records)))
+
+
+def _sentence(text: str, trials: int) -> str:
+    clean = plain(text)
+    return f"{clean[:1].upper()}{clean[1:]} ({trials} trials)."
 
 
 def _precision(paired: list[LatencyRecord], records: RunRecords) -> str:
@@ -110,7 +115,7 @@ def _precision(paired: list[LatencyRecord], records: RunRecords) -> str:
     return (
         "The ratio to dense is measured in pairs and multiplied by the study's dense latency; its 95 % interval is "
         f"±{number(half * 100, 2)} % in the median trial. In {loose} of {len(paired)} trials it did not become "
-        f"as narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}; those bear a ?."
+        f"as narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}; there a ? stands."
     )
 
 

@@ -67,7 +67,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return "0"
     if not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}".replace("-", "−")
-    return _signed(value, max(digits - 1 - math.floor(math.log10(abs(value))), 0))
+    rounded = float(f"{value:.{digits - 1}e}")  # 0.9999 has the decimals of 1.00
+    return _signed(value, max(digits - 1 - math.floor(math.log10(abs(rounded))), 0))
 
 
 def count(value: float | None, unit: str = "") -> str:
@@ -96,7 +97,7 @@ def seconds(value: float | None) -> str:
         return number(value)
     if value < 1:
         return f"{number(value * 1000)} ms" if value else "0 s"
-    if value < 60:
+    if value < 59.95:
         return f"{number(value)} s"
     whole = round(value)
     if whole < 3600:

@@ -273,7 +273,7 @@ def _config_summary(trial: TrialRecord, most: int = 5) -> list[str]:
 
 
 def _safe(text: str, limit: int = _NAME) -> str:
-    return html.escape(plain(text, limit).replace("\n", " "), quote=True)
+    return html.escape(plain(text, limit).replace("\n", " "), quote=False)
 
 
 def _json(figure: go.Figure) -> str:

@@ -54,7 +54,7 @@ def headline(records: RunRecords) -> Headline:
             seen.add(trial.number)
             said.append(_sentence(lead, trial, dense, records))
     if chosen.no_loss is None:
-        said.insert(1, "Nothing is gained at no loss: every feasible pruned model scores below the dense one.")
+        said.insert(1, "Nothing is gained at no loss: no pruned model of the front keeps the dense score.")
     return Headline(said[0], tuple(said[1:]))
 
 
@@ -99,8 +99,8 @@ def _loss(trial: TrialRecord, records: RunRecords) -> str:
 
 
 def _nothing(records: RunRecords) -> str:
-    broken = Counter(name for trial in records.trials if trial.origin != DENSE for name in trial.violations)
     complete = [t for t in records.trials if t.state == "complete" and t.origin != DENSE]
+    broken = Counter(name for trial in complete for name in trial.violations)
     if not complete:
         return "Nothing is gained yet: no pruned model has been scored."
     if any(trial.feasible for trial in complete):

@@ -53,7 +53,7 @@ class Row:
     """One row; ``kind`` says how it stands out."""
 
     cells: tuple[Cell, ...]
-    kind: Literal["dense", "pick", ""] = ""
+    kind: Literal["dense", "pick", "total", ""] = ""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def to_rich(table: Table) -> RichTable:
             if cell.detail:
                 text.append(f" ({cell.detail})", style="dim")
             cells.append(text)
-        out.add_row(*cells, style="bold" if row.kind == "dense" else None)
+        out.add_row(*cells, style="bold" if row.kind in ("dense", "total") else None)
     return out
 
 

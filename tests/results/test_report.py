@@ -1,0 +1,275 @@
+"""The rendered report: complete, safe, offline, and the same bytes every time."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+from synthetic_run import HOSTILE, run_records
+
+from autoprune.errors import RunDirectoryError
+from autoprune.results.export import FrontDocument
+from autoprune.results.facts import facts
+from autoprune.results.front import dense_trial, front, hypervolume_of, picks
+from autoprune.results.plots import plots
+from autoprune.results.report import render_html, render_markdown, write_report
+from autoprune.results.summary import headline
+from autoprune.spec.config import load_config
+
+SIX = ("accuracy_drop", "macs", "latency_ms", "energy_mj", "params", "size_bytes")
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.hidden = False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.hidden = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.hidden = self.hidden and tag not in ("script", "style")
+
+    def handle_data(self, data):
+        if not self.hidden:
+            self.text.append(data)
+
+
+def own_html(html: str) -> str:
+    """The page without the text of plotly's library."""
+    start = html.index("* plotly.js v") if "* plotly.js v" in html else len(html)
+    return html[:start] + html[html.find("</script>", start) :] if start < len(html) else html
+
+
+def read_csv(path):
+    return csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+
+
+def all_infeasible():
+    records = run_records(12)
+    broken = tuple(t.model_copy(update={"violations": {"latency_ms": 1.0}}) for t in records.trials)
+    return records.model_copy(update={"trials": broken})
+
+
+def no_dense():
+    records = run_records(12)
+    study = records.study.model_copy(update={"reference": {}})
+    return records.model_copy(update={"study": study, "trials": records.trials[1:]})
+
+
+def hostile():
+    return run_records(
+        names=list(HOSTILE),
+        task="<script>alert('task')</script>/x.py:f",
+        errors=tuple(f"Traceback\n{name}" for name in HOSTILE),
+        device_title=HOSTILE[1],
+        machine=HOSTILE[0],
+        notes=HOSTILE,
+        versions={HOSTILE[0]: HOSTILE[1]},
+        pinned={name: (name,) for name in HOSTILE},
+    )
+
+
+EDGES = {
+    "no trials": lambda: run_records(0),
+    "dense alone": lambda: run_records(1),
+    "two trials": lambda: run_records(2),
+    "many trials": lambda: run_records(200),
+    "all infeasible": all_infeasible,
+    "no dense": no_dense,
+    "one objective": lambda: run_records(12, objectives=("accuracy_drop",)),
+    "one cost": lambda: run_records(12, objectives=("macs",)),
+    "six objectives": lambda: run_records(12, objectives=SIX),
+    "a loss": lambda: run_records(12, higher_is_better=False, dense_score=2.3),
+    "no groups": lambda: run_records(12, groups={}, pinned={}, notes=(), versions={}),
+    "hostile": hostile,
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_every_run_renders(edge, tmp_path):
+    records = EDGES[edge]()
+    paths = write_report(records, tmp_path / "report")
+    html = paths.html.read_text(encoding="utf-8")
+    page = Page(html)
+    assert paths.html.stat().st_size < 6e6
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    for link in links:
+        assert link[1:] in ids if link.startswith("#") else (tmp_path / "report" / link).is_file()
+    assert "undefined" not in "".join(page.text).lower()
+    assert "nan" not in re.findall(r"\w+", "".join(page.text).lower())
+    for plot in plots(records):
+        go.Figure(json.loads(plot.figure))
+    assert paths.markdown.read_text(encoding="utf-8").startswith("# Pruning report")
+    FrontDocument.model_validate_json(paths.front_json.read_text(encoding="utf-8"))
+
+
+def test_the_same_records_give_the_same_bytes(records, tmp_path):
+    contents = []
+    for name in ("one", "two"):
+        write_report(records, tmp_path / name)
+        folder = tmp_path / name
+        contents.append({str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()})
+    assert contents[0] == contents[1]
+    assert not [name for name in contents[0] if name.endswith(".part")]
+
+
+def test_the_page_runs_only_its_own_scripts_and_loads_nothing(records):
+    html = render_html(records)
+    page = Page(html)
+    policy = next(
+        a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert "http" not in policy
+    assert not [attrs for _, attrs in page.tags if "src" in attrs or attrs.get("rel")]
+    assert not [k for _, attrs in page.tags for k in attrs if k.startswith("on")]
+    own = own_html(html)
+    assert "http://" not in own
+    assert "https://" not in own
+    assert "url(" not in own
+    assert "@import" not in own
+
+
+def test_hostile_names_stay_text():
+    records = hostile()
+    html = render_html(records)
+    page = Page(html)
+    assert not [tag for tag, _ in page.tags if tag in ("img", "svg", "iframe", "object")]
+    assert [tag for tag, _ in page.tags].count("script") == 3  # the figures, plotly, the renderer
+    own = own_html(html)
+    for name in ("<script>alert", "<img", "<svg", "</pre></script>", "\u202e"):
+        assert name not in own
+    assert "<script>alert(1)</script>" in "".join(page.text)
+    assert "{{ 7*7 }}" in "".join(page.text)
+    outside_code = re.sub(r"^(`{3,}).*?^\1$", "", render_markdown(records), flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"<\w", outside_code)
+
+
+def test_plots_escape_what_plotly_would_draw():
+    for plot in plots(hostile()):
+        figure = json.loads(plot.figure)
+        texts = [t for trace in figure["data"] for t in trace.get("hovertext", [])]
+        texts += figure["layout"].get("yaxis", {}).get("ticktext", [])
+        for text in texts:
+            assert re.sub(r"</?b>|<br>", "", text).count("<") == 0
+
+
+def test_csv_and_json_are_the_records(records, tmp_path):
+    paths = write_report(records, tmp_path)
+    rows = list(read_csv(paths.trials_csv))
+    assert [int(row["number"]) for row in rows] == [t.number for t in records.trials]
+    for row, trial in zip(rows, records.trials, strict=True):
+        assert row["state"] == trial.state
+        assert row["feasible"] == str(trial.feasible)
+        for name, value in trial.values.items():
+            assert float(row[name]) == value
+    best = list(read_csv(paths.front_csv))
+    assert [int(row["number"]) for row in best] == [t.number for t in front(records)]
+    document = FrontDocument.model_validate_json(paths.front_json.read_text(encoding="utf-8"))
+    assert [entry.number for entry in document.front] == [t.number for t in front(records)]
+    assert document.front[-1].values == front(records)[-1].values
+    assert document.hypervolume == hypervolume_of(records)
+    assert document.picks.knee == picks(records).knee.number
+    assert document.dense.number == dense_trial(records).number
+    assert json.loads(paths.front_json.read_text(encoding="utf-8"))["schema"] == "autoprune/front/1"
+
+
+def test_an_old_front_json_still_loads():
+    """Golden file of the schema; ``make_golden.py`` beside it made it."""
+    text = (Path(__file__).parent / "golden" / "front-1.json").read_text(encoding="utf-8")
+    document = FrontDocument.model_validate_json(text)
+    assert document.to_data() == json.loads(text)
+    assert (document.trials, document.picks.fastest) == (5, 4)
+
+
+def test_configs_load_again_and_stale_ones_go(records, tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "777.yaml").write_text("old")
+    (tmp_path / "configs" / "mine.yaml").write_text("kept")
+    paths = write_report(records, tmp_path)
+    pruned = [t for t in front(records) if t.origin != "dense"]
+    assert [p.name for p in paths.configs] == [f"{t.number:03d}.yaml" for t in pruned]
+    assert load_config(paths.configs[0]) == pruned[0].config
+    assert sorted(p.name for p in (tmp_path / "configs").iterdir()) == sorted(
+        [*(p.name for p in paths.configs), "mine.yaml"]
+    )
+
+
+def test_the_headline_gives_numbers(records):
+    chosen, dense = picks(records), dense_trial(records)
+    saved = round((1 - chosen.no_loss.values["macs"] / dense.values["macs"]) * 100)
+    main = headline(records).main
+    assert main.startswith(f"{saved} % fewer MACs, ")
+    assert "× faster" in main
+    assert "at no measured loss on validation data (test " in main
+
+
+@pytest.mark.parametrize(
+    ("edge", "words"),
+    [
+        ("no trials", "No trial has finished yet"),
+        ("dense alone", "Nothing is gained yet"),
+        ("all infeasible", "break a constraint (latency_ms in 9)"),
+        ("no dense", "dense model has not been scored"),
+    ],
+)
+def test_the_headline_is_plain_where_nothing_is_gained(edge, words):
+    assert words in headline(EDGES[edge]()).main
+
+
+def test_the_numbers_name_their_meters(records):
+    told = {fact.title: " ".join(fact.sentences) for fact in facts(records)}
+    assert "torch 2.13.0, 1 thread, batch 1" in told["Latency"]
+    assert "95 % interval" in told["Latency"]
+    assert "uncalibrated: ranking only" in told["Energy"]
+    assert "aten::scaled_dot_product_attention (2×)" in told["MACs"]
+    assert "seed 7" in told["Search"]
+    html = render_html(records)
+    assert "MACs-only baseline" in html
+    assert "time-only baseline" in html
+    assert "RuntimeError: out of memory" in html
+
+
+def test_a_modelled_latency_is_not_called_measured(records):
+    def modelled(trial):
+        if trial.latency is None:
+            return trial
+        return trial.model_copy(
+            update={"latency": trial.latency.model_copy(update={"pairs": 0, "meter": "modelled: roofline"})}
+        )
+
+    run = records.model_copy(update={"trials": tuple(modelled(t) for t in records.trials)})
+    told = {fact.title: " ".join(fact.sentences) for fact in facts(run)}
+    assert "pairs" not in told["Latency"]
+    assert "faster (modelled)" in headline(run).main
+
+
+def test_a_folder_that_cannot_be_made_is_told(records, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="writable"):
+        write_report(records, tmp_path / "file" / "report")
+
+
+def test_a_report_needs_neither_torch_nor_optuna():
+    code = (
+        "import sys, autoprune.results.report, autoprune.results.table, autoprune.pareto\n"
+        "print([m for m in ('torch', 'optuna', 'ray', 'fvcore') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
