@@ -115,7 +115,7 @@ def _precision(paired: list[LatencyRecord], records: RunRecords) -> str:
     return (
         "The ratio to dense is measured in pairs and multiplied by the study's dense latency; its 95 % interval is "
         f"±{number(half * 100, 2)} % in the median trial. In {loose} of {len(paired)} trials it did not become "
-        f"as narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}; there a ? stands."
+        f"as narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}; these are marked ?."
     )
 
 

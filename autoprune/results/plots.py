@@ -99,15 +99,18 @@ def scatter_plot(records: RunRecords, cost: str) -> Plot | None:
                 hovertext=[_hover(trial, records) for trial in group],
                 hoverinfo="text",
             )
-    for title, trial in picks(records).named():
+    chosen = picks(records)
+    for trial in chosen.trials():
         if cost in trial.values and DROP in trial.values:
-            shift = {"no loss": 26, "knee": -26, "fastest": -26}[title]
+            # Below and left of a front is empty by definition; the fastest stands at the axis, so its name goes up.
+            up = trial is chosen.fastest
             figure.add_annotation(
                 x=_xs([trial], cost, trials)[0],
                 y=_ys([trial], scores)[0],
-                text=title,
-                ax=0,
-                ay=shift,
+                text=", ".join(chosen.titles(trial)),
+                ax=8 if up else -14,
+                ay=-24 if up else 18,
+                xanchor="left" if up else "right",
                 arrowwidth=1,
                 arrowhead=0,
             )
@@ -191,10 +194,10 @@ def layers_plot(records: RunRecords) -> Plot | None:
 def _figure(x_title: str, y_title: str) -> go.Figure:
     figure = go.Figure(layout={"template": "none"})
     figure.update_layout(
-        margin={"l": 8, "r": 16, "t": 34, "b": 8},
+        margin={"l": 8, "r": 16, "t": 58, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         hovermode="closest",
         font={"size": 13},
     )

@@ -9,7 +9,7 @@
   const coarse = window.matchMedia("(pointer: coarse)").matches;
   let printing = false;
 
-  function themed(entry) {
+  function themed(entry, width) {
     const ink = dark.matches && !printing ? DARK : LIGHT;
     const layout = structuredClone(entry.figure.layout);
     const axis = {gridcolor: ink.line, linecolor: ink.muted, tickcolor: ink.muted};
@@ -18,8 +18,12 @@
     layout.yaxis = {...layout.yaxis, ...axis};
     layout.hoverlabel = {bgcolor: ink.ground, bordercolor: ink.muted, align: "left", font: {color: ink.text, family: FONT}};
     layout.modebar = {bgcolor: "rgba(0,0,0,0)", color: ink.muted, activecolor: ink.text};
-    layout.annotations = (layout.annotations || []).map((a) => ({...a, arrowcolor: ink.muted, bgcolor: ink.ground, borderpad: 2}));
-    layout.height = entry.height;
+    layout.annotations = (layout.annotations || []).map((a) => ({...a, arrowcolor: ink.muted}));
+    // On a narrow screen the legend takes two lines, that of the bars three.
+    const bars = entry.figure.data[0].type === "bar";
+    const extra = width < 500 && !printing ? (bars ? 44 : 22) : 0;
+    layout.margin = {...layout.margin, t: layout.margin.t + extra};
+    layout.height = entry.height + extra;
     layout.dragmode = coarse ? false : "zoom";
     if (printing) layout.width = 660;
     return layout;
@@ -35,7 +39,7 @@
         modeBarButtons: [["toImage", "resetScale2d"]],
         toImageButtonOptions: {filename: entry.id, format: "svg"},
       };
-      Plotly.react(place, structuredClone(entry.figure.data), themed(entry), options);
+      Plotly.react(place, structuredClone(entry.figure.data), themed(entry, place.clientWidth), options);
     }
   }
 
