@@ -1,7 +1,8 @@
 """MACs as fvcore counts them: the public number that others can check, and what it could not count.
 
 fvcore calls one multiply-add one "flop" and counts zeros like any other weight. It has no handle for scaled dot-product
-attention, so one is registered here; what has none is listed, never silently zero.
+attention nor for a convolution whose padding is "same", so they are registered here; what has none is listed, never
+silently zero.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def count_macs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
 
         analysis = FlopCountAnalysis(call, tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)))
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+        analysis.set_op_handle("aten::_convolution_mode", _same_convolution_macs)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_module = analysis.by_module()
         uncounted = analysis.unsupported_ops()
@@ -111,3 +113,9 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Count ``heads x queries x keys x (d_k + d_v)``: the products Q K^T and P V, a causal mask not subtracted."""
     q, k, v = (value.type().sizes() for value in inputs[:3])
     return int(prod(q[:-1]) * k[-2] * (q[-1] + v[-1]))
+
+
+def _same_convolution_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count ``images x weights x output positions``, as fvcore does for a convolution with padding in numbers."""
+    x, w = (value.type().sizes() for value in inputs[:2])
+    return int(x[0] * prod(w) * prod(outputs[0].type().sizes()[2:]))

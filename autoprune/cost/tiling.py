@@ -5,7 +5,7 @@ other streams by. Fewer tiles mean fewer re-reads, larger tiles need more room; 
 With nothing tuned this reproduces the DRAM traffic that was measured on Eyeriss (Chen et al., JSSC 2017) within 6 %.
 
 Between the bounds, always: max(compulsory, ``2 MACs / sqrt(S r)``) <= model <= one read of both operands per MAC.
-Not modelled: partial cache lines, prefetching, bias vectors.
+Not modelled: partial cache lines, prefetching, bias vectors, the wider halo of a dilated kernel.
 """
 
 from __future__ import annotations
@@ -103,10 +103,7 @@ def search_tiles(t: Tiles, capacity: float) -> TiledBytes:
     m = _sizes(c_out)[None, :, None]
     e = _sizes(t.E)[None, None, :]
     span = (e - 1) * min(t.stride_h, t.R) + t.R
-    rest = t.E % e
-    # Rows read by all tiles of an image: halos again and again, padding never.
-    read = (t.E // e) * span + (rest > 0) * (_span_of(rest, t)) - max(0, _span(t.E, t.R, t.stride_h) - t.H)
-    read = np.maximum(read, rows)
+    read = _rows_read(t.H, t.E, t.R, t.stride_h)[None, None, :]
     room = n * m * e * t.F * t.accumulator_bytes + n * np.minimum(span, t.H) * t.W * t.element_bytes
     q_x = -(-c_out // m) * (t.N * c_in * columns * t.input_bytes) * read
     again = (-(-t.E // e)) * (-(-t.N // n)) * (w * t.weight_bytes)
@@ -126,8 +123,21 @@ def search_tiles(t: Tiles, capacity: float) -> TiledBytes:
     return TiledBytes(*(t.groups * q for q in (max(model, compulsory), lower, compulsory, untiled)))
 
 
-def _span_of(rest: npt.NDArray[np.int64], t: Tiles) -> npt.NDArray[np.int64]:
-    return (rest - 1) * min(t.stride_h, t.R) + t.R
+@lru_cache(maxsize=4096)
+def _rows_read(height: int, outputs: int, kernel: int, stride: int) -> npt.NDArray[np.int64]:
+    """Return for each size in ``_sizes(outputs)`` the input rows that all tiles of an image read.
+
+    A halo is read again with each tile; padding, half of it above, never; nor are rows that a stride skips.
+    """
+    step, rows = min(stride, kernel), min(height, _span(outputs, kernel, stride))
+    above = (_span(outputs, kernel, stride) - rows) // 2
+    totals = []
+    for size in _sizes(outputs):
+        first = np.arange(0, outputs, size)
+        last = np.minimum(first + size, outputs) - 1
+        inside = np.clip(last * step + kernel - above, 0, rows) - np.clip(first * step - above, 0, rows)
+        totals.append(int(inside.sum()))
+    return np.asarray(totals, dtype=np.int64)
 
 
 @lru_cache(maxsize=4096)

@@ -226,7 +226,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
             weight_bytes = min(weight_bytes, _bytes(written[0]))
         self.ops.append(
             Op(
-                name=name.rpartition(".")[0] or name if name else operator,
+                name=(name or "").rpartition(".")[0] or operator,
                 operator=operator.rstrip("_"),
                 weight_bytes=weight_bytes,
                 input_bytes=sum(_bytes(tensor) for tensor in activations),
