@@ -1,0 +1,133 @@
+"""Device profiles: those that ship load, and each mistake in one is told in a sentence."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoprune.cost import host
+from autoprune.errors import SpecError, UnknownNameError
+from autoprune.spec import library
+from autoprune.spec.document import parse_document, read_yaml
+from autoprune.spec.hardware import DeviceProfile, Figure, load_device
+
+
+@pytest.mark.parametrize("name", library.names("hw_models"))
+def test_every_profile_loads_and_round_trips(name: str, tmp_path: Path) -> None:
+    profile = load_device(name)
+    assert profile.name == name
+    assert profile.title
+    path = tmp_path / "copy.yaml"
+    path.write_text(profile.to_yaml(), encoding="utf-8")
+    assert load_device("copy.yaml", relative_to=tmp_path) == profile
+    assert load_device(str(path)) == profile
+
+
+def test_only_this_machine_can_be_measured() -> None:
+    assert load_device("local-cpu").meters == ("torch",)
+    assert all(load_device(n).meters == () for n in library.names("hw_models") if n != "local-cpu")
+
+
+def test_figures_have_ends_even_without_a_range() -> None:
+    figure = Figure(value=3.0, source="test", confidence="estimate")
+    assert (figure.low, figure.high) == (3.0, 3.0)
+
+
+BASE: dict[str, Any] = read_yaml(library.folder("hw_models") / "nvidia-h200.yaml")
+
+
+def broken(*path: Any, value: Any) -> str:
+    """Return the message for the H200 with one value replaced."""
+    data = copy.deepcopy(BASE)
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(SpecError) as caught:
+        parse_document(DeviceProfile, data, "mine.yaml")
+    message = str(caught.value)
+    assert message.startswith("mine.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+def figure(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    ends = {} if low is None else {"range": [low, high]}
+    return {"value": value, "source": "test", "confidence": "estimate", **ends}
+
+
+def test_a_range_contains_its_value() -> None:
+    message = broken("power", "idle_w", value=figure(74, 80, 90))
+    assert "does not contain the value 74" in message
+
+
+def test_a_wrong_unit_is_told() -> None:
+    message = broken("compute", "peak_macs_per_s", "float16", value=figure(494.5))  # in tera
+    assert "494.5 MACs/s is not plausible" in message
+    assert "check the unit" in message
+    assert "compute.peak_macs_per_s.float16" in message
+    assert "bytes/s is not plausible" in broken("memory", 2, "bandwidth", value=figure(4800))
+    assert "pJ per bit is not plausible" in broken("memory", 2, "energy_pj_per_bit", value=figure(9e-12))
+
+
+def test_energies_fit_the_power_of_the_board() -> None:
+    assert "power over peak rate allows" in broken("compute", "mac_energy_pj", "float16", value=figure(4.6))
+    assert "power over bandwidth allows" in broken("memory", 2, "energy_pj_per_bit", value=figure(60.0))
+    assert "draws more under load" in broken("power", "tdp_w", value=figure(50))
+
+
+def test_levels_are_ordered() -> None:
+    assert "memory grows from the innermost" in broken("memory", 0, "bytes", value=figure(1e9))
+    assert "bandwidth falls outwards" in broken("memory", 1, "bandwidth", value=figure(1e12))
+
+
+def test_a_sparse_multiplier_is_at_most_two() -> None:
+    assert "above 2" in broken("sparse_support", 0, "speedup", value=figure(2.5))
+
+
+def test_keys_and_schema_are_strict() -> None:
+    assert "unknown key 'power.tpd_w'" in broken("power", "tpd_w", value=figure(1))
+    assert "schema" in broken("schema", value="autoprune/device/2")
+    assert "source" in broken("power", "tdp_w", value={"value": 700, "confidence": "estimate"})
+    assert "confidence" in broken("power", "tdp_w", value={"value": 700, "source": "x", "confidence": "sure"})
+    assert "fusion" in broken("runtime", "fusion", value=["conv+magic"])
+
+
+def test_an_unknown_device_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'eyeriss'"):
+        load_device("eyeris")
+
+
+def test_detection_replaces_what_the_machine_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for index, (kind, size) in enumerate(
+        [("Data", "48K"), ("Instruction", "64M"), ("Unified", "2048K"), ("Unified", "8M")]
+    ):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        (folder / "type").write_text(kind + "\n")
+        (folder / "size").write_text(size + "\n")
+    monkeypatch.setattr(host, "_CACHES", tmp_path)
+    monkeypatch.setattr(host, "core_count", lambda: 4)
+    before = load_device("local-cpu")
+    after = host.detect(before)
+    assert (after.memory[-2].bytes.value, after.memory[-2].bytes.confidence) == (8 * 2**20, "measured")
+    assert (after.compute.cores.value, after.compute.cores.confidence) == (4, "measured")
+    assert after.peak("float32").value == pytest.approx(before.peak("float32").value / 2)
+    assert after.power.idle_w.value == pytest.approx(before.power.idle_w.value / 2)
+    assert after.title == host.machine_title()
+    assert "4 cores" in after.title
+    assert parse_document(DeviceProfile, yaml.safe_load(after.to_yaml()), "detected") == after
+
+
+def test_detection_leaves_what_it_cannot_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(host, "_CACHES", tmp_path / "none")
+    monkeypatch.setattr(host, "_CPUINFO", tmp_path / "none")
+    before = load_device("local-cpu")
+    assert host.detect(before).memory == before.memory
+    assert host.machine_title()
+    other = load_device("eyeriss")
+    assert host.detect(other) is other
