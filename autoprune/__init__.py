@@ -1,7 +1,7 @@
 """autoprune: hardware-aware automated pruning search for PyTorch.
 
-Names are loaded when they are first used (PEP 562), so ``import autoprune`` is fast and a production trainer never pulls in
-what only a search needs.
+Names are loaded when they are first used (PEP 562): ``import autoprune`` is fast, and a production trainer never pulls
+in what only a search needs. ``__init__.pyi`` tells type checkers the same.
 """
 
 from __future__ import annotations
@@ -10,11 +10,24 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "AutopruneError": "autoprune.errors",
     "PruningConfig": "autoprune.spec.config",
+    "RunRecords": "autoprune.spec.record",
+    "Study": "autoprune.search.study",
+    "StudySpec": "autoprune.spec.study",
+    "Task": "autoprune.trial.task",
+    "TrialRecord": "autoprune.spec.record",
+    "apply": "autoprune.deploy.apply",
     "load_config": "autoprune.spec.config",
+    "load_pruned": "autoprune.deploy.save",
+    "load_study": "autoprune.spec.study",
+    "load_task": "autoprune.trial.task",
+    "read_records": "autoprune.spec.record",
+    "save_pruned": "autoprune.deploy.save",
+    "write_report": "autoprune.results.report",
 }
 
-__all__ = sorted([*_HOME, "__version__"])
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the keys are names
 
 
 def __getattr__(name: str) -> Any:
@@ -28,4 +41,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return list(__all__)
+    return sorted(__all__)

@@ -29,14 +29,21 @@ def format_bytes(numel: int, nonzero: int, itemsize: int) -> int:
     return min(numel * itemsize, _bitmask_bytes(numel, nonzero, itemsize))
 
 
-def stored_bytes(tensor: Tensor) -> int:
-    """Return the bytes of ``tensor`` in its best format; only floating-point tensors are packed.
+def format_of(tensor: Tensor) -> StorageFormat:
+    """Return the best format of ``tensor``; only floating-point tensors are packed.
 
     A negative zero is a zero here: it multiplies like one.
     """
     if not tensor.is_floating_point():
+        return "dense"
+    return choose_format(tensor.numel(), int(torch.count_nonzero(tensor)), tensor.element_size())
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Return the bytes of ``tensor`` in its best format."""
+    if format_of(tensor) == "dense":
         return tensor.numel() * tensor.element_size()
-    return format_bytes(tensor.numel(), int(torch.count_nonzero(tensor)), tensor.element_size())
+    return _bitmask_bytes(tensor.numel(), int(torch.count_nonzero(tensor)), tensor.element_size())
 
 
 def size_bytes(model: nn.Module) -> int:

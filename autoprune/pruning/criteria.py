@@ -48,17 +48,22 @@ class Evidence:
 
 
 class Criterion(Protocol):
-    """A rule that scores weights.
+    """A rule that scores weights."""
 
-    Attributes:
-        summary: Formula and source in one line, for ``autoprune list``.
-        needs_data: Whether it needs ``Task.batches`` and ``Task.loss``.
-        granularities: Keys it can serve; None for all.
-    """
+    @property
+    def summary(self) -> str:
+        """Formula and source in one line, for ``autoprune list``."""
+        ...
 
-    summary: str
-    needs_data: bool
-    granularities: tuple[str, ...] | None
+    @property
+    def needs_data(self) -> bool:
+        """Whether it needs ``Task.batches`` and ``Task.loss``."""
+        ...
+
+    @property
+    def granularities(self) -> tuple[str, ...] | None:
+        """Keys it can serve; None for all."""
+        ...
 
     def scores(self, evidence: Evidence) -> Mapping[str, Tensor]:
         """Return for each tensor that it judges a score per entry, same shape, at least 0, finite."""

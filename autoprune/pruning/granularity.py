@@ -60,7 +60,7 @@ def granularity(key: str) -> Granularity:
 
 def removed_count(units: int, sparsity: float) -> int:
     """Return how many of ``units`` go: never more than asked, and one always stays."""
-    return min(int(units * sparsity + 1e-9), units - 1)
+    return min(int(units * sparsity + 1e-6), units - 1)
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:

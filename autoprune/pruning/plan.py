@@ -34,6 +34,10 @@ class Plan:
     patterns: Mapping[str, str]
 
 
+NOTHING = Plan({}, {}, {})
+"""The plan that leaves the model dense."""
+
+
 def check_config(config: PruningConfig, graph: ModelGraph) -> None:
     """Check that a config fits a model, before anything is computed.
 

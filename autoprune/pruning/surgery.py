@@ -23,7 +23,7 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     parameters = dict(smaller.named_parameters())
     with torch.no_grad():
         for name, mask in plan.masks.items():
-            parameters[name].mul_(mask.to(parameters[name].device))
+            parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
     return smaller
 
 

@@ -8,8 +8,9 @@ from statistics import median
 
 from autoprune.results.facts import NAME_LIMIT, measured, tally
 from autoprune.results.formats import MISSING, count, number, percent, plain, seconds
-from autoprune.results.front import dense_trial, picks
+from autoprune.results.picks import picks
 from autoprune.results.table import Cell, Column, Row, Table
+from autoprune.spec.front import dense_trial
 from autoprune.spec.record import RunRecords, Timings, TrialRecord
 
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from autoprune.results.front import DENSE, Picks, dense_trial, front, hypervolume_of, picks
+from autoprune.results.picks import Picks, picks
 from autoprune.spec.document import Document
+from autoprune.spec.front import DENSE, dense_trial, front, hypervolume_of
 from autoprune.spec.record import EnergyRecord, LatencyRecord, RunRecords, TrialRecord
 
 
@@ -44,7 +45,7 @@ class FrontTrial(Document):
 
 
 class PickNumbers(Document):
-    """Trial numbers of the picks; one that no trial earns is absent (see :class:`autoprune.results.front.Picks`)."""
+    """Trial numbers of the picks; one that no trial earns is absent (see :class:`autoprune.results.picks.Picks`)."""
 
     no_loss: int | None = None
     knee: int | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from autoprune.results.formats import ScoreFormat, number, plain, seconds
-from autoprune.results.front import DENSE, front, hypervolume_of
+from autoprune.spec.front import DENSE, front, hypervolume_of
 from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import LatencyRecord, RunRecords, TrialRecord
 

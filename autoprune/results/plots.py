@@ -16,7 +16,8 @@ import plotly.graph_objects as go
 
 from autoprune.results.details import is_changed
 from autoprune.results.formats import ScoreFormat, plain
-from autoprune.results.front import DENSE, DROP, candidates, dense_trial, front, hypervolume_history, picks
+from autoprune.results.picks import picks
+from autoprune.spec.front import DENSE, DROP, candidates, dense_trial, front, hypervolume_history
 from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import RunRecords, TrialRecord
 

@@ -31,10 +31,11 @@ from autoprune.results.details import (
 from autoprune.results.export import config_path, front_csv, front_json, trials_csv
 from autoprune.results.facts import facts
 from autoprune.results.formats import plain
-from autoprune.results.front import DENSE, front, picks
+from autoprune.results.picks import picks
 from autoprune.results.plots import Plot, plots
 from autoprune.results.summary import headline
 from autoprune.results.table import escape_markdown, front_table, picks_table, to_markdown
+from autoprune.spec.front import DENSE, front
 from autoprune.spec.record import RunRecords, write_whole
 
 _TEMPLATES = Path(__file__).parent / "templates"

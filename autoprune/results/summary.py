@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from autoprune.results.formats import ScoreFormat, percent, speed
-from autoprune.results.front import DENSE, dense_trial, picks
+from autoprune.results.picks import picks
+from autoprune.spec.front import DENSE, dense_trial
 from autoprune.spec.record import RunRecords, TrialRecord
 
 # In the order in which a reader asks; the first three that are objectives stand in the headline.

@@ -10,7 +10,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from autoprune.results.formats import MISSING, ScoreFormat, interval, number, percent, plain
-from autoprune.results.front import DENSE, dense_trial, front, picks
+from autoprune.results.picks import picks
+from autoprune.spec.front import DENSE, dense_trial, front
 from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import RunRecords, TrialRecord
 

@@ -33,7 +33,9 @@ class LayerChoice(Document):
             if self.sparsity is not None and abs(self.sparsity - implied) > 1e-9:
                 raise ValueError(f"{self.granularity} removes exactly {implied:g} of the weights; leave sparsity out")
         elif self.sparsity is None:
-            raise ValueError(f"granularity {self.granularity!r} needs a sparsity; give a fraction of at least 0 and below 1")
+            raise ValueError(
+                f"granularity {self.granularity!r} needs a sparsity; give a fraction of at least 0 and below 1"
+            )
         return self
 
     @property
@@ -53,7 +55,9 @@ def n_of_m(granularity: str) -> tuple[int, int]:
     """
     kept, _, of = granularity.partition(":")
     if not (kept.isdecimal() and of.isdecimal() and 0 < int(kept) < int(of)):
-        raise ValueError(f"{granularity!r} is no N:M pattern; N non-zeros of M consecutive weights need 0 < N < M, as in 2:4")
+        raise ValueError(
+            f"{granularity!r} is no N:M pattern; N non-zeros of M consecutive weights need 0 < N < M, as in 2:4"
+        )
     return int(kept), int(of)
 
 
@@ -129,6 +133,11 @@ class PruningConfig(Document):
         for name, choices in self.layers.items():
             for choice in choices:
                 yield name, choice
+
+    @property
+    def signature(self) -> str:
+        """Text that two configs share when they do the same; where a config comes from is not what it does."""
+        return self.model_copy(update={"provenance": None}).to_json()
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data; a layer with one choice is written without the list around it."""

@@ -30,7 +30,12 @@ class Document(BaseModel):
     def to_yaml(self) -> str:
         """Return YAML that YAML 1.1 and 1.2 readers understand alike."""
         return yaml.dump(
-            self.to_data(), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+            self.to_data(),
+            Dumper=yaml.SafeDumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=None,
+            width=120,
         )
 
     def to_json(self) -> str:
@@ -52,7 +57,9 @@ def read_yaml(path: Path) -> Any:
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file; give the path of an existing YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read as UTF-8 text ({error}); check the path and its permissions") from error
+        raise SpecError(
+            f"{path}: cannot be read as UTF-8 text ({error}); check the path and its permissions"
+        ) from error
     try:
         return yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - a SafeLoader with fewer conversions
     except yaml.YAMLError as error:
@@ -82,7 +89,9 @@ def parse_document(kind: type[D], data: Any, source: str) -> D:
         SpecError: As for :func:`load_document`.
     """
     if not isinstance(data, Mapping):
-        raise SpecError(f"{source}: holds {_shown(data)} where a mapping of keys is needed; see the README for the format")
+        raise SpecError(
+            f"{source}: holds {_shown(data)} where a mapping of keys is needed; see the README for the format"
+        )
     expected = _schema_of(kind)
     if expected and data.get("schema") != expected:
         found = data.get("schema")
@@ -145,7 +154,7 @@ class _Yaml12Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key if isinstance(key, str | int | float) else id(key))
@@ -156,7 +165,11 @@ _Yaml12Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
 ):
     _Yaml12Loader.add_implicit_resolver(

@@ -223,10 +223,14 @@ def read_records(path: Path) -> RunRecords:
         lines: Iterable[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         study, *trials = lines
     except FileNotFoundError:
-        raise RunDirectoryError(f"{path.parent} holds no {path.name}; give the directory of a run of 'autoprune search'") from None
+        raise RunDirectoryError(
+            f"{path.parent} holds no {path.name}; give the directory of a run of 'autoprune search'"
+        ) from None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} is damaged ({error}); run 'autoprune report' where study.db is") from error
     return RunRecords(
         study=parse_document(StudyRecord, study, str(path)),
-        trials=tuple(parse_document(TrialRecord, trial, f"{path}, line {i}") for i, trial in enumerate(trials, start=2)),
+        trials=tuple(
+            parse_document(TrialRecord, trial, f"{path}, line {i}") for i, trial in enumerate(trials, start=2)
+        ),
     )

@@ -90,7 +90,8 @@ class SpaceRule(Document):
         if self.types is not None and type_name not in self.types:
             return False
         return self.names is None or any(
-            re.search(n[3:], name) is not None if n.startswith("re:") else fnmatch.fnmatchcase(name, n) for n in self.names
+            re.search(n[3:], name) is not None if n.startswith("re:") else fnmatch.fnmatchcase(name, n)
+            for n in self.names
         )
 
 

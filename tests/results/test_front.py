@@ -5,16 +5,8 @@ import pytest
 from synthetic_run import BOUND, run_records, study_record
 
 from autoprune.errors import UnknownNameError, UsageError
-from autoprune.results.front import (
-    candidates,
-    dense_trial,
-    front,
-    hypervolume_history,
-    hypervolume_of,
-    normalised,
-    picks,
-    select,
-)
+from autoprune.results.picks import picks, select
+from autoprune.spec.front import candidates, dense_trial, front, hypervolume_history, hypervolume_of, normalised
 
 
 def with_trials(records, trials):

@@ -7,8 +7,9 @@ from rich.console import Console
 from synthetic_run import HOSTILE, run_records
 
 from autoprune.results.formats import ScoreFormat, count, interval, number, percent, plain, seconds, speed
-from autoprune.results.front import dense_trial, front, picks
+from autoprune.results.picks import picks
 from autoprune.results.table import Cell, Column, Row, Table, front_table, picks_table, to_markdown, to_rich
+from autoprune.spec.front import dense_trial, front
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+from autoprune.deploy.apply import apply as apply
+from autoprune.deploy.save import load_pruned as load_pruned
+from autoprune.deploy.save import save_pruned as save_pruned
+from autoprune.errors import AutopruneError as AutopruneError
+from autoprune.results.report import write_report as write_report
+from autoprune.search.study import Study as Study
+from autoprune.spec.config import PruningConfig as PruningConfig
+from autoprune.spec.config import load_config as load_config
+from autoprune.spec.record import RunRecords as RunRecords
+from autoprune.spec.record import TrialRecord as TrialRecord
+from autoprune.spec.record import read_records as read_records
+from autoprune.spec.study import StudySpec as StudySpec
+from autoprune.spec.study import load_study as load_study
+from autoprune.trial.task import Task as Task
+from autoprune.trial.task import load_task as load_task
+
+__version__: str

@@ -1,0 +1,275 @@
+"""From a space and a graph to Optuna parameters, and from parameters to a config.
+
+Every parameter is suggested in every trial, also where the chosen granularity ignores it: NSGA-II and quasi-Monte-Carlo
+work on the parameters that all trials share, and a conditional space would leave them next to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+from autoprune.errors import ConfigError
+from autoprune.graph.groups import Group, Layer, ModelGraph
+from autoprune.pruning.criteria import CRITERIA
+from autoprune.pruning.granularity import granularity, removed_count
+from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig, RecoverySpec
+from autoprune.spec.space import LayerSpace, SpaceSpec
+
+NONE = "none"
+"""Leave the layer dense: a choice where no sparsity of the space is 0."""
+
+
+class Suggests(Protocol):
+    """The part of ``optuna.trial.Trial`` that a proposal needs."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Choose one of a list."""
+        ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
+        """Choose a number on a grid."""
+        ...
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What may be chosen for one group or layer.
+
+    Attributes:
+        name: Address in a config.
+        criteria: Granularity to the criteria that can serve it here; NONE has no criterion.
+        sparsities: Ascending; empty where every granularity fixes its own.
+        group: The group, where channels may go.
+        width: Output channels of the layer.
+        round_to: Channel counts left are multiples of this.
+    """
+
+    name: str
+    criteria: Mapping[str, tuple[str, ...]]
+    sparsities: tuple[float, ...]
+    group: Group | None
+    width: int
+    round_to: int
+
+    def choice(self, granularity_key: str, criterion: str, sparsity: float) -> LayerChoice | None:
+        """Return the choice, with the sparsity that is really reached; None where nothing is removed."""
+        if granularity_key == NONE:
+            return None
+        shape = granularity(granularity_key)
+        if ":" in granularity_key:
+            return LayerChoice(granularity=granularity_key, criterion=criterion)
+        if shape.removed:
+            assert self.group is not None
+            sparsity = self._reached(self.group, sparsity)
+        if sparsity == 0:
+            return None
+        return LayerChoice(granularity=granularity_key, criterion=criterion, sparsity=sparsity)
+
+    def uniform_granularity(self, sparsity: float) -> str:
+        """Return the granularity of a uniform config: channels before single weights before fixed patterns."""
+        if sparsity == 0 and NONE in self.criteria:
+            return NONE
+        keys = [key for key in self.criteria if key != NONE]
+        if self.group is not None:
+            return next(key for key in keys if granularity(key).removed)
+        free = [key for key in keys if ":" not in key]
+        return (free or keys)[0]
+
+    def _reached(self, group: Group, sparsity: float) -> float:
+        """Return the fraction of units that goes when widths stay on steps and no more goes than asked."""
+        count = removed_count(group.units, sparsity)
+        places = next(s.index.shape[1] for s in group.slices if s.role == "out")
+        while count > 0 and (self.width - count * places) % self.round_to:
+            count -= 1
+        return round(count / group.units, 10)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The search space of one model.
+
+    Attributes:
+        knobs: In forward order.
+        identity: The architecture that configs are for.
+        recovery: Written into every config, so that applying it gives the same network.
+        seed: Likewise.
+        notes: What the space names and this model cannot take.
+    """
+
+    knobs: tuple[Knob, ...]
+    identity: ModelIdentity
+    recovery: RecoverySpec
+    seed: int
+    notes: tuple[str, ...]
+
+    def suggest(self, trial: Suggests) -> PruningConfig:
+        """Ask a trial for every parameter and return the config."""
+        params: dict[str, Any] = {}
+        for knob in self.knobs:
+            for name, choices in _parameters(knob).items():
+                params[name] = _suggest(trial, name, choices) if len(choices) > 1 else choices[0]
+        return self.config(params)
+
+    def config(self, params: Mapping[str, Any]) -> PruningConfig:
+        """Return the config behind a full set of parameters."""
+        layers = {}
+        for knob in self.knobs:
+            key = params[f"{knob.name}|granularity"]
+            criterion = params.get(f"{knob.name}|criterion:{_family(key)}", "")
+            choice = knob.choice(key, criterion, params.get(f"{knob.name}|sparsity", 0.0))
+            if choice is not None:
+                layers[knob.name] = (choice,)
+        return PruningConfig(model=self.identity, seed=self.seed, recovery=self.recovery, layers=layers)
+
+    def uniform(self, sparsity: float) -> dict[str, Any]:
+        """Return parameters that remove the same fraction everywhere: channels where they can go, else single weights.
+
+        0 is the dense model.
+        """
+        channels = any(knob.group is not None for knob in self.knobs)
+        params: dict[str, Any] = {}
+        for knob in self.knobs:
+            params |= {name: choices[0] for name, choices in _parameters(knob).items()}
+            wanted = sparsity if knob.group is not None or not channels else 0.0
+            params[f"{knob.name}|granularity"] = knob.uniform_granularity(wanted)
+            if knob.sparsities:
+                params[f"{knob.name}|sparsity"] = min(knob.sparsities, key=lambda s: abs(s - wanted))
+        return params
+
+    def searched(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return only the parameters that have more than one choice, which are those that Optuna knows."""
+        return {
+            name: params[name] for knob in self.knobs for name, choices in _parameters(knob).items() if len(choices) > 1
+        }
+
+    @property
+    def size(self) -> float:
+        """The number of parameter combinations, counting those that give the same network as different."""
+        total = 1.0
+        for knob in self.knobs:
+            for choices in _parameters(knob).values():
+                total *= len(choices)
+        return total
+
+
+def _parameters(knob: Knob) -> dict[str, tuple[Any, ...]]:
+    """Return Optuna parameter names and their choices for one knob."""
+    found: dict[str, tuple[Any, ...]] = {f"{knob.name}|granularity": tuple(knob.criteria)}
+    if knob.sparsities:
+        found[f"{knob.name}|sparsity"] = knob.sparsities
+    for key, criteria in knob.criteria.items():
+        if criteria:
+            found[f"{knob.name}|criterion:{_family(key)}"] = criteria
+    return found
+
+
+def _suggest(trial: Suggests, name: str, choices: tuple[Any, ...]) -> Any:
+    """Suggest a number on a grid as a number, so that samplers see its order; anything else as a category."""
+    if name.endswith("|sparsity"):
+        step = round(choices[1] - choices[0], 10)
+        if all(abs(b - a - step) < 1e-9 for a, b in pairwise(choices)):
+            value = trial.suggest_float(name, choices[0], choices[-1], step=step)
+            return min(choices, key=lambda choice: abs(choice - value))
+    return trial.suggest_categorical(name, choices)
+
+
+def _family(key: str) -> str:
+    """Return the part of a parameter name that granularities with the same criteria share."""
+    return "channel" if key != NONE and granularity(key).removed else "weights"
+
+
+def make_proposals(
+    space: SpaceSpec, graph: ModelGraph, recovery: RecoverySpec, seed: int, with_data: bool
+) -> Proposals:
+    """Lay a space over a model.
+
+    Args:
+        space: The rules.
+        graph: The model.
+        recovery: Resolved; goes into every config.
+        seed: Goes into every config.
+        with_data: Whether the task has batches and a loss.
+
+    Raises:
+        ConfigError: The space selects nothing, or names a criterion whose data the task does not give.
+        UnknownNameError: The space names a granularity or criterion that does not exist.
+    """
+    _check_names(space, with_data)
+    knobs: list[Knob] = []
+    notes: dict[str, None] = {}
+    leaders: dict[str, list[Group]] = {}
+    for group in graph.groups.values():
+        leaders.setdefault(group.layers[0], []).append(group)
+    for layer in graph.layers.values():
+        options = space.resolve(layer.name, layer.type_name)
+        if options is None:
+            continue
+        groups = leaders.get(layer.name, [])
+        found = [_knob(layer.name, layer, groups[0] if groups else None, options, graph, notes)]
+        channels = tuple(key for key in options.granularities if granularity(key).removed)
+        only_channels = options.model_copy(update={"granularities": channels})
+        found += [_knob(group.name, layer, group, only_channels, graph, notes) for group in groups[1:]]
+        knobs += [knob for knob in found if knob is not None]
+    if not any(len(choices) > 1 for knob in knobs for choices in _parameters(knob).values()):
+        why = graph.untraced or "; ".join(notes) or "no rule selects a layer"
+        raise ConfigError(
+            f"space {space.name!r} leaves nothing to search on this model ({why}); widen its rules, or use another space"
+        )
+    return Proposals(tuple(knobs), ModelIdentity(fingerprint=graph.fingerprint), recovery, seed, tuple(notes))
+
+
+def _check_names(space: SpaceSpec, with_data: bool) -> None:
+    for rule in space.rules:
+        for key in rule.granularity or ():
+            granularity(key)
+        for key in rule.criterion or ():
+            if CRITERIA.get(key).needs_data and not with_data:
+                raise ConfigError(
+                    f"space {space.name!r} names criterion {key!r}, which needs data, and the task has no batches and loss; "
+                    "give Task.batches and Task.loss, or take the criterion out"
+                )
+
+
+def _knob(
+    name: str, layer: Layer, group: Group | None, options: LayerSpace, graph: ModelGraph, notes: dict[str, None]
+) -> Knob | None:
+    criteria: dict[str, tuple[str, ...]] = {}
+    for key in options.granularities:
+        shape = granularity(key)
+        if shape.removed and (group is None or group.units < 2):
+            continue
+        refusal = "" if shape.removed else shape.refusal(layer)
+        if refusal:
+            notes.setdefault(refusal)
+            continue
+        serving = tuple(c for c in options.criteria if _serves(c, key, group, graph))
+        if serving:
+            criteria[key] = serving
+        else:
+            notes.setdefault(f"{key} on {name!r} is left out: none of the space's criteria can score it")
+    if not criteria:
+        return None
+    free = any(":" not in key for key in criteria)
+    sparsities = options.sparsities if free else ()
+    if not sparsities or sparsities[0] != 0:
+        criteria = {NONE: (), **criteria}
+    return Knob(
+        name=name,
+        criteria=criteria,
+        sparsities=sparsities,
+        group=group if group is not None and any(k != NONE and granularity(k).removed for k in criteria) else None,
+        width=layer.shape[layer.out_dim],
+        round_to=options.round_to,
+    )
+
+
+def _serves(criterion: str, key: str, group: Group | None, graph: ModelGraph) -> bool:
+    rule = CRITERIA.get(criterion)
+    if rule.granularities is not None and key not in rule.granularities:
+        return False
+    if criterion != "batchnorm_scale":
+        return True
+    return group is not None and any(slices.tensor in graph.norm_scales for slices in group.slices)

@@ -1,0 +1,280 @@
+"""One trial, from a config to its record: prune, cost, check, recover, evaluate, measure."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from autoprune.cost.energy import DenseReference, estimate_energy
+from autoprune.cost.host import detect
+from autoprune.cost.latency import RUNTIMES, Meter, rebatch
+from autoprune.cost.macs import MacCount, count_macs
+from autoprune.cost.roofline import LatencyPrediction, predict_latency
+from autoprune.cost.storage import size_bytes
+from autoprune.cost.traffic import Traffic, traffic_of
+from autoprune.cost.workload import Workload, workload_of
+from autoprune.errors import UsageError
+from autoprune.pruning.plan import NOTHING
+from autoprune.pruning.proof import proven_groups
+from autoprune.pruning.scores import ScoreBook
+from autoprune.spec.config import ModelIdentity, PruningConfig
+from autoprune.spec.hardware import DeviceProfile, load_device
+from autoprune.spec.objectives import METRICS
+from autoprune.spec.record import EnergyRecord, LatencyRecord, LayerRecord, Timings, TrialRecord
+from autoprune.spec.study import StudySpec
+from autoprune.trial.pruned import PrunedModel, pruned_model, recover_pruned
+from autoprune.trial.recovery import resolve_recovery
+from autoprune.trial.task import Task, score
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What is known of a network before it is run on data.
+
+    Attributes:
+        macs: As fvcore counts them.
+        workload: Its operators.
+        traffic: Their traffic on the device.
+        values: The exact metrics.
+        layers: What became of each layer.
+    """
+
+    macs: MacCount
+    workload: Workload
+    traffic: Traffic
+    values: Mapping[str, float]
+    layers: Mapping[str, LayerRecord]
+
+
+@dataclass
+class _Clock:
+    """Wall seconds by part of the trial."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - started
+
+
+class TrialRunner:
+    """Everything that trials of one study share: the traced model, scores, device and meter.
+
+    Args:
+        task: The user's task; its model is copied.
+        spec: The study.
+
+    Attributes:
+        profile: The device, with what was detected of this machine.
+        meter: What measures latency; None where it is modelled.
+        model: Our copy of the dense model, in evaluation mode.
+        graph: Layers, groups, and what is pinned.
+        proof: That surgery on this model is exact.
+        recovery: With every default filled in.
+
+    Raises:
+        UsageError: The task, its example inputs, the device or the runtime cannot be used.
+    """
+
+    def __init__(self, task: Task, spec: StudySpec) -> None:
+        self.task = task
+        self.spec = spec
+        self.profile: DeviceProfile = detect(load_device(spec.device))
+        self.meter: Meter | None = _meter(spec, self.profile)
+        self.model: nn.Module = copy.deepcopy(task.model).eval()
+        self.data = task.calibration
+        self.graph, self.proof = proven_groups(self.model, task.args, task.kwargs, spec.search.seed)
+        self.recovery = resolve_recovery(spec.recovery, self.model, self.data)
+        self.book = ScoreBook(self.data.evidence(self.model, self.graph, spec.search.seed))
+        self._inputs = rebatch(task.args, task.kwargs, spec.latency.batch)
+        self._counts: dict[tuple[tuple[int, ...], ...], MacCount] = {}
+        self._dense_prediction: LatencyPrediction | None = None
+
+    @property
+    def dense_config(self) -> PruningConfig:
+        """The config that prunes nothing. The dense model is scored as it is: no recovery."""
+        return PruningConfig(
+            model=ModelIdentity(fingerprint=self.graph.fingerprint), seed=self.spec.search.seed, layers={}
+        )
+
+    def run_dense(self, number: int) -> TrialRecord:
+        """Score, cost and measure the dense model against itself: the reference of every other trial.
+
+        Raises:
+            TaskError: ``Task.evaluate`` cannot score it.
+        """
+        clock = _Clock()
+        with clock.time("evaluate_s"):
+            value = score(self.task.evaluate, self.model, "evaluate")
+        with clock.time("cost_s"):
+            costs = self._costs(PrunedModel(self.model, NOTHING))
+        with clock.time("latency_s"):
+            latency = self._latency(self.model, costs, None)
+        energy = self._energy(costs, latency, None)
+        return TrialRecord(
+            number=number,
+            state="complete",
+            origin="dense",
+            config=self.dense_config,
+            values=self._values(costs, latency, energy) | {"accuracy_drop": 0.0},
+            score=value,
+            layers=dict(costs.layers),
+            uncounted_ops=dict(costs.macs.uncounted_ops),
+            latency=latency,
+            energy=energy,
+            timings=Timings(**clock.parts),
+        )
+
+    def run(self, config: PruningConfig, number: int, origin: str, dense: TrialRecord) -> TrialRecord:
+        """Run one trial.
+
+        A config that breaks a bound on an exact metric stops before anything is run: its record has no score.
+
+        Args:
+            config: What to try.
+            number: Optuna's trial number.
+            origin: Who proposed it.
+            dense: Record of the dense model.
+
+        Raises:
+            Exception: Whatever the user's code or torch raises; the study loop records it.
+        """
+        clock = _Clock()
+        with clock.time("prune_s"):
+            pruned = pruned_model(self.model, self.graph, self.book, config)
+        with clock.time("cost_s"):
+            costs = self._costs(pruned)
+        values: dict[str, float] = dict(costs.values)
+        violations = self._violations(values, dense)
+        shared: dict[str, Any] = {
+            "number": number,
+            "state": "complete",
+            "origin": origin,
+            "config": config,
+            "layers": dict(costs.layers),
+            "uncounted_ops": dict(costs.macs.uncounted_ops),
+        }
+        if violations:
+            return TrialRecord(**shared, values=values, violations=violations, timings=Timings(**clock.parts))
+        with clock.time("recover_s"):
+            recovery = recover_pruned(pruned, config, self.data)
+        with clock.time("evaluate_s"):
+            value = score(self.task.evaluate, pruned.model, "evaluate")
+        with clock.time("latency_s"):
+            latency = self._latency(pruned.model, costs, dense)
+        energy = self._energy(costs, latency, dense)
+        assert dense.score is not None
+        drop = dense.score - value if self.task.higher_is_better else value - dense.score
+        values = self._values(costs, latency, energy) | {"accuracy_drop": drop}
+        return TrialRecord(
+            **shared,
+            values=values,
+            score=value,
+            violations=self._violations(values, dense),
+            latency=latency,
+            energy=energy,
+            recovery=recovery,
+            timings=Timings(**clock.parts),
+        )
+
+    def test_score(self, config: PruningConfig) -> float | None:
+        """Rebuild a trial's network from its config and score it on test data; None where the task has no test."""
+        if self.task.test is None:
+            return None
+        if not config.layers:
+            return score(self.task.test, self.model, "test")
+        pruned = pruned_model(self.model, self.graph, self.book, config)
+        recover_pruned(pruned, config, self.data)
+        return score(self.task.test, pruned.model, "test")
+
+    def limits(self, dense: TrialRecord) -> dict[str, float]:
+        """Return each constraint's bound in its metric's unit."""
+        return {
+            bound.metric: bound.limit(
+                float(dense.score or 0) if bound.metric == "accuracy_drop" else dense.values[bound.metric]
+            )
+            for bound in self.spec.bounds
+        }
+
+    def _violations(self, values: Mapping[str, float], dense: TrialRecord) -> dict[str, float]:
+        return {
+            name: values[name] - limit
+            for name, limit in self.limits(dense).items()
+            if name in values and values[name] > limit
+        }
+
+    def _costs(self, pruned: PrunedModel) -> Costs:
+        model = pruned.model
+        shapes = tuple(tuple(tensor.shape) for tensor in model.parameters())
+        if shapes not in self._counts:
+            self._counts[shapes] = count_macs(model, self._inputs.args, self._inputs.kwargs)
+        macs = self._counts[shapes]
+        density = {name: float(mask.float().mean()) for name, mask in pruned.plan.masks.items()}
+        patterns = {name: (pruned.plan.patterns[name], kept) for name, kept in density.items()}
+        workload = workload_of(model, self._inputs.args, self._inputs.kwargs, patterns)
+        traffic = traffic_of(workload, self.profile, self.spec.latency.runtime)
+        parameters = dict(model.named_parameters())
+        layers = {
+            layer.name: LayerRecord(
+                channels=parameters[layer.weight].shape[layer.out_dim],
+                dense_channels=layer.shape[layer.out_dim],
+                weight_sparsity=1 - density.get(layer.weight, 1.0),
+                macs=macs.modules.get(layer.name, 0),
+            )
+            for layer in self.graph.layers.values()
+        }
+        values = {
+            "macs": float(macs.total),
+            "params": float(sum(parameter.numel() for parameter in model.parameters())),
+            "size_bytes": float(size_bytes(model)),
+            "dram_bytes": float(traffic.dram_bytes),
+        }
+        assert all(METRICS[name].exact for name in values)
+        return Costs(macs, workload, traffic, values, layers)
+
+    def _latency(self, model: nn.Module, costs: Costs, dense: TrialRecord | None) -> LatencyRecord:
+        if self.meter is None:
+            prediction = predict_latency(costs.workload, costs.traffic, self.profile)
+            return prediction.to_record(self._predicted_dense())
+        paired = self.meter.measure_pair(self.model, model, self._inputs)
+        reference = dense.latency.ms if dense is not None and dense.latency is not None else paired.dense_ms
+        return paired.to_record(reference)
+
+    def _predicted_dense(self) -> LatencyPrediction:
+        if self._dense_prediction is None:
+            workload = workload_of(self.model, self._inputs.args, self._inputs.kwargs)
+            traffic = traffic_of(workload, self.profile, self.spec.latency.runtime)
+            self._dense_prediction = predict_latency(workload, traffic, self.profile)
+        return self._dense_prediction
+
+    def _energy(self, costs: Costs, latency: LatencyRecord, dense: TrialRecord | None) -> EnergyRecord:
+        reference = None
+        if dense is not None and dense.latency is not None and dense.energy is not None:
+            reference = DenseReference(dense.values["macs"], dense.latency.ms * 1e-3, dense.energy.mj * 1e-3)
+        return estimate_energy(costs.workload, costs.traffic, self.profile, latency.ms * 1e-3, reference).to_record()
+
+    def _values(self, costs: Costs, latency: LatencyRecord, energy: EnergyRecord) -> dict[str, float]:
+        return {**costs.values, "latency_ms": latency.ms, "energy_mj": energy.mj}
+
+
+def _meter(spec: StudySpec, profile: DeviceProfile) -> Meter | None:
+    """Return what measures latency, or None where the device is not at hand and its latency is modelled."""
+    entry = RUNTIMES.get(spec.latency.runtime)
+    if not profile.meters:
+        return None
+    if spec.latency.runtime not in profile.meters:
+        raise UsageError(
+            f"device {profile.name!r} is measured by {', '.join(profile.meters)}, not by runtime "
+            f"{spec.latency.runtime!r}; set latency.runtime to one of them"
+        )
+    return entry(spec.latency)

@@ -1,0 +1,213 @@
+"""``Task``: a trained model, example inputs and a way to score it; and how a task is found by reference."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import TaskError, suggestion
+from autoprune.graph.groups import ModelGraph
+from autoprune.pruning.criteria import Evidence
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The data that pruning and recovery may use, and how.
+
+    Attributes:
+        inputs: Positional inputs that the model takes (a batch without a loss is cut to so many).
+        batches: As ``Task.batches``.
+        loss: As ``Task.loss``.
+        finetune: As ``Task.finetune``.
+    """
+
+    inputs: int = 1
+    batches: Iterable[Any] | Callable[[], Iterable[Any]] | None = None
+    loss: Callable[[nn.Module, Any], Tensor] | None = None
+    finetune: Callable[[nn.Module, int], None] | None = None
+
+    def walk(self) -> Iterator[Any]:
+        """Yield the batches from the start."""
+        if self.batches is not None:
+            yield from self.batches() if callable(self.batches) else self.batches
+
+    def evidence(self, model: nn.Module, graph: ModelGraph, seed: int) -> Evidence:
+        """Return what criteria may look at."""
+        return Evidence(
+            model=model,
+            weights=tuple(layer.weight for layer in graph.layers.values()),
+            norm_scales=tuple(sorted(graph.norm_scales)),
+            batches=self.walk if self.batches is not None else None,
+            loss=self.loss,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a user brings. The model is copied before anything is done with it, and never modified.
+
+    Attributes:
+        model: The trained dense network.
+        example_inputs: One batch as the model takes it: a tensor, a tuple of positional inputs, or a dict of keyword
+            inputs. The first dimension of every tensor is the batch.
+        evaluate: ``evaluate(model) -> float`` on validation data; the search sees only this.
+        higher_is_better: Direction of the score (False for a loss).
+        test: Like ``evaluate`` on test data; called once for the dense model and once for each trial of the final front.
+        batches: Calibration data, from the training set: an iterable that can be walked again, or a function that
+            returns one. A batch is whatever ``loss`` takes; without ``loss``, inputs or (inputs, targets).
+        loss: ``loss(model, batch) -> scalar tensor``, for criteria that need gradients.
+        finetune: ``finetune(model, steps)`` trains the model in place for so many optimiser steps.
+
+    Raises:
+        TaskError: An attribute has the wrong type.
+    """
+
+    model: nn.Module
+    example_inputs: Any
+    evaluate: Callable[[nn.Module], float]
+    higher_is_better: bool = True
+    test: Callable[[nn.Module], float] | None = None
+    batches: Iterable[Any] | Callable[[], Iterable[Any]] | None = None
+    loss: Callable[[nn.Module, Any], Tensor] | None = None
+    finetune: Callable[[nn.Module, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise TaskError(f"Task.model is a {type(self.model).__name__}; give a torch.nn.Module")
+        if not isinstance(self.example_inputs, Tensor | tuple | list | Mapping):
+            kind = type(self.example_inputs).__name__
+            raise TaskError(f"Task.example_inputs is a {kind}; give a tensor, a tuple or a dict, as the model takes it")
+        for name in ("evaluate", "test", "loss", "finetune"):
+            value = getattr(self, name)
+            if not (callable(value) or (value is None and name != "evaluate")):
+                raise TaskError(f"Task.{name} is a {type(value).__name__}; give a function")
+        if isinstance(self.batches, Iterator):
+            raise TaskError(
+                "Task.batches is an iterator, which can be walked once; give a list, a DataLoader or a function"
+            )
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional example inputs."""
+        return positional(self.example_inputs)
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Keyword example inputs."""
+        return self.example_inputs if isinstance(self.example_inputs, Mapping) else {}
+
+    @property
+    def calibration(self) -> Calibration:
+        """The data that pruning and recovery may use."""
+        return Calibration(max(len(self.args), 1), self.batches, self.loss, self.finetune)
+
+
+def positional(example_inputs: Any) -> tuple[Any, ...]:
+    """Return example inputs as positional arguments; a dict has none."""
+    if isinstance(example_inputs, Mapping):
+        return ()
+    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+
+
+def score(evaluate: Callable[[nn.Module], float], model: nn.Module, name: str) -> float:
+    """Run one of the task's scoring functions on a model in evaluation mode, without gradients.
+
+    Args:
+        evaluate: ``Task.evaluate`` or ``Task.test``.
+        model: The model to score.
+        name: "evaluate" or "test", for messages.
+
+    Raises:
+        TaskError: The result is not a finite number.
+    """
+    model.eval()
+    with torch.no_grad():
+        value = evaluate(model)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TaskError(f"Task.{name} returned a {type(value).__name__}; return the score as one float")
+    if not math.isfinite(value):
+        raise TaskError(
+            f"Task.{name} returned {value}; return a finite score, or raise for a network that cannot be scored"
+        )
+    return float(value)
+
+
+def load_task(reference: str, directory: Path | None = None) -> Task:
+    """Import a task.
+
+    Args:
+        reference: ``package.module:function`` or ``path/to/file.py:function``.
+        directory: Handed to the function if it has a parameter ``directory``: a place to keep what is costly to make,
+            such as trained weights.
+
+    Raises:
+        TaskError: The module does not import, lacks the function, or the function does not return a Task.
+    """
+    where, _, name = reference.rpartition(":")
+    if not where or not name:
+        raise TaskError(f"task {reference!r} is not of the form package.module:function or path/to/file.py:function")
+    module = _import_file(Path(where), reference) if where.endswith(".py") else _import_module(where, reference)
+    if not hasattr(module, name):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise TaskError(f"task {reference!r}: {where} has no function {name!r}{suggestion(name, known)}")
+    function = getattr(module, name)
+    try:
+        if isinstance(function, Task):
+            return function
+        wants = "directory" in inspect.signature(function).parameters
+        task = function(directory=directory or Path()) if wants else function()
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(f"task {reference!r} raised {type(error).__name__}: {error}; mend the function") from error
+    if not isinstance(task, Task):
+        raise TaskError(f"task {reference!r} returned a {type(task).__name__}; return an autoprune.Task")
+    return task
+
+
+def _import_module(name: str, reference: str) -> ModuleType:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a command finds the user's modules as ``python -m`` does
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise TaskError(_import_failure(reference, error)) from error
+
+
+def _import_file(path: Path, reference: str) -> ModuleType:
+    if not path.is_file():
+        raise TaskError(f"task {reference!r}: no such file {str(path)!r}; give the path of a Python file")
+    name = f"autoprune_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise TaskError(_import_failure(reference, error)) from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _import_failure(reference: str, error: Exception) -> str:
+    remedy = "install it" if isinstance(error, ModuleNotFoundError) else "mend the module"
+    extra = " (pip install 'autoprune[examples]')" if "sklearn" in str(error) else ""
+    return f"task {reference!r} does not import ({type(error).__name__}: {error}); {remedy}{extra}"
