@@ -27,7 +27,7 @@ _HOME = {
     "write_report": "autoprune.results.report",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the keys are names
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
