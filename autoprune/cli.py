@@ -102,7 +102,7 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
         _err.print(f"Search ended early: {run.stopped}. The same command goes on.")
     if not (directory / "records.jsonl").is_file():
         raise UsageError("the search was stopped before the dense model was measured; run the same command again")
-    _out.print(to_rich(front_table(records)))
+    _out.print(to_rich(front_table(records), _out.width))
     told = headline(records)
     _out.print()
     for sentence in (told.main, *told.more):
@@ -211,7 +211,7 @@ def select(directory: Path, maxima: tuple[str, ...], minimize: str, output: Path
     records = _records(directory)
     trial = choose(records, dict(_bound(text) for text in maxima), minimize)
     assert trial.config is not None
-    _err.print(to_rich(trial_table(records, [trial], f"Trial {trial.number}")))
+    _err.print(to_rich(trial_table(records, [trial], f"Trial {trial.number}"), _err.width))
     if output is None:
         click.echo(trial.config.to_yaml(), nl=False)
     else:

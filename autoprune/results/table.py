@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -24,11 +25,13 @@ class Cell:
         text: What stands in it.
         detail: Second thought in smaller print (a share of dense, an interval).
         href: Relative link of ``text``.
+        relative: The value as a share of dense, for where there is room for one number only.
     """
 
     text: str
     detail: str = ""
     href: str = ""
+    relative: str = ""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.detail})" if self.detail else self.text
@@ -142,16 +145,26 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return a terminal table; nothing in it is read as markup."""
-    out = RichTable(title=Text(table.caption), title_justify="left", header_style="bold", pad_edge=False)
-    for column in table.columns:
-        out.add_column(Text(column.title), justify="right" if column.numeric else "left", no_wrap=not column.numeric)
+def to_rich(table: Table, width: int = 160) -> RichTable:
+    """Return a terminal table; nothing in it is read as markup.
+
+    Args:
+        table: What to draw.
+        width: Columns of the terminal. Below 130 a cell shows its share of dense alone, where it has one, without
+            detail, and what other columns imply (score, parameters) is left out.
+    """
+    narrow = width < 130
+    shown = [i for i, column in enumerate(table.columns) if not narrow or column.title not in ("score", "params")]
+    out = RichTable(
+        title=Text(table.caption), title_justify="left", header_style="bold", pad_edge=False, box=box.SIMPLE_HEAD
+    )
+    for column in (table.columns[i] for i in shown):
+        out.add_column(Text(column.title), justify="right" if column.numeric else "left", no_wrap=True)
     for row in table.rows:
         cells = []
-        for cell in row.cells:
-            text = Text(cell.text)
-            if cell.detail:
+        for place, cell in ((i, row.cells[i]) for i in shown):
+            text = Text(cell.relative or cell.text if narrow else cell.text)
+            if cell.detail and (place == 0 or not narrow):
                 text.append(f" ({cell.detail})", style="dim")
             cells.append(text)
         out.add_row(*cells, style="bold" if row.kind in ("dense", "total") else None)
@@ -177,7 +190,7 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         return percent(trial.values[name] / base) if base and name in trial.values else ""
 
     def plain_metric(name: str) -> Render:
-        return lambda t: Cell(scores.metric(name, t.values.get(name)), share(name, t))
+        return lambda t: Cell(scores.metric(name, t.values.get(name)), share(name, t), relative=share(name, t))
 
     def drop(t: TrialRecord) -> Cell:
         return Cell(scores.drop(t.values.get("accuracy_drop")))
@@ -186,11 +199,13 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         value = scores.metric("latency_ms", t.values.get("latency_ms"))
         if t.latency is None or t.origin == DENSE:
             return Cell(value)
-        return Cell(value, f"{t.latency.ratio:.2f}×, {interval(t.latency)}" + ("" if t.latency.converged else " ?"))
+        ratio = f"{t.latency.ratio:.2f}×"
+        return Cell(value, f"{ratio}, {interval(t.latency)}" + ("" if t.latency.converged else " ?"), relative=ratio)
 
     def energy(t: TrialRecord) -> Cell:
         value = scores.metric("energy_mj", t.values.get("energy_mj"))
-        return Cell(value, f"{number(t.energy.low_mj)}–{number(t.energy.high_mj)}" if t.energy else "")
+        spread = f"{number(t.energy.low_mj)}–{number(t.energy.high_mj)}" if t.energy else ""
+        return Cell(value, spread, relative=share("energy_mj", t))
 
     listed: list[tuple[Column, Render]] = [
         (Column("score"), lambda t: Cell(scores.score(t.score))),

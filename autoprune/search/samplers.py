@@ -53,7 +53,7 @@ SAMPLERS: Registry[SamplerEntry] = Registry("sampler", "autoprune.samplers")
 
 def _tpe(request: SamplerRequest) -> optuna.samplers.BaseSampler:
     # All parameters at once: they interact, and one by one each costs its own pass over the history.
-    return optuna.samplers.TPESampler(seed=request.trial_seed, multivariate=True, warn_independent_sampling=False)
+    return optuna.samplers.TPESampler(seed=request.trial_seed, multivariate=True)
 
 
 def _nsga2(request: SamplerRequest) -> optuna.samplers.BaseSampler:
