@@ -25,7 +25,15 @@ from autoprune.search.proposals import make_proposals
 from autoprune.search.samplers import SAMPLERS, SamplerRequest
 from autoprune.spec.config import Provenance, PruningConfig
 from autoprune.spec.front import DENSE, front, hypervolume_of
-from autoprune.spec.record import GroupRecord, RunRecords, StudyRecord, TrialRecord, write_records, write_whole
+from autoprune.spec.record import (
+    GroupRecord,
+    RunRecords,
+    StudyRecord,
+    TrialRecord,
+    read_records,
+    write_records,
+    write_whole,
+)
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec, load_study
 from autoprune.trial.runner import TrialRunner
@@ -141,6 +149,14 @@ class Study:
                     if records is not None:
                         write_records(records, self.directory / "records.jsonl")
         return [] if records is None else list(front(records))
+
+    def records(self) -> RunRecords:
+        """Return the records of everything finished so far, as the run directory holds them.
+
+        Raises:
+            RunDirectoryError: Nothing has been run yet.
+        """
+        return read_records(self.directory / "records.jsonl")
 
     def _resume(self, study: optuna.Study) -> None:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

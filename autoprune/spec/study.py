@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -143,5 +144,5 @@ def load_study(path: Path | str) -> StudySpec:
         update["device"] = str(device)
     file, _, function = spec.task.rpartition(":")
     if file.endswith(".py") and not Path(file).is_file() and (here / file).is_file():
-        update["task"] = f"{here / file}:{function}"
+        update["task"] = f"{os.path.normpath(here / file)}:{function}"
     return spec.model_copy(update=update)
