@@ -1,6 +1,6 @@
 """Where the wall time of one trial goes: runs a study and prints a Markdown table.
 
-    AUTOPRUNE_DATA=... python tests/benchmarks/trial_time.py STUDY.yaml [--trials 24]
+    AUTOPRUNE_DATA=DATA PYTHONPATH=DATA/nets python tests/benchmarks/trial_time.py STUDY.yaml [--trials 24]
 
 Each part is the median over the trials that the sampler proposed and that were run whole.
 """
