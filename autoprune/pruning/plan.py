@@ -11,7 +11,7 @@ from torch import Tensor
 from autoprune.errors import ConfigError, unknown_name
 from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.criteria import CRITERIA
-from autoprune.pruning.granularity import as_matrix, from_matrix, granularity, lowest, removed_count
+from autoprune.pruning.granularity import granularity, lowest, removed_count
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import LayerChoice, PruningConfig
 
@@ -115,8 +115,8 @@ def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan
             continue
         layer = graph.layer(name)
         scores = _left(book.weight_scores(choice.criterion)[layer.weight], layer.weight, cuts)
-        kept = shape.mask(as_matrix(scores, layer.out_dim), choice.fraction)
-        masks[layer.weight] = from_matrix(kept, tuple(scores.shape), layer.out_dim)
+        kept = shape.mask(scores.movedim(layer.out_dim, 0), choice.fraction)
+        masks[layer.weight] = kept.movedim(0, layer.out_dim)
         patterns[layer.weight] = choice.granularity
     return Plan(cuts, masks, patterns)
 

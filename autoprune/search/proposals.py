@@ -15,7 +15,7 @@ from autoprune.errors import ConfigError
 from autoprune.graph.groups import Group, Layer, ModelGraph
 from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import granularity, removed_count
-from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig, RecoverySpec
+from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig, RecoverySpec, is_n_of_m
 from autoprune.spec.space import LayerSpace, SpaceSpec
 
 NONE = "none"
@@ -59,7 +59,7 @@ class Knob:
         if granularity_key == NONE:
             return None
         shape = granularity(granularity_key)
-        if ":" in granularity_key:
+        if is_n_of_m(granularity_key):
             return LayerChoice(granularity=granularity_key, criterion=criterion)
         if shape.removed:
             assert self.group is not None
@@ -75,7 +75,7 @@ class Knob:
         keys = [key for key in self.criteria if key != NONE]
         if self.group is not None:
             return next(key for key in keys if granularity(key).removed)
-        free = [key for key in keys if ":" not in key]
+        free = [key for key in keys if not is_n_of_m(key)]
         return (free or keys)[0]
 
     def _reached(self, group: Group, sparsity: float) -> float:
@@ -252,7 +252,7 @@ def _knob(
             notes.setdefault(f"{key} on {name!r} is left out: none of the space's criteria can score it")
     if not criteria:
         return None
-    free = any(":" not in key for key in criteria)
+    free = any(not is_n_of_m(key) for key in criteria)
     sparsities = options.sparsities if free else ()
     if not sparsities or sparsities[0] != 0:
         criteria = {NONE: (), **criteria}

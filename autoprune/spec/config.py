@@ -15,7 +15,7 @@ class LayerChoice(Document):
     """How one layer or group is pruned.
 
     Attributes:
-        granularity: Registry key ("weight", "2:4", "channel").
+        granularity: Registry key ("weight", "2:4", "block:4x1", "channel").
         criterion: Registry key ("magnitude_l1").
         sparsity: Fraction of the units that is removed, 0 <= sparsity < 1. For N:M it follows from the pattern and may
             be left out.
@@ -27,7 +27,7 @@ class LayerChoice(Document):
 
     @model_validator(mode="after")
     def _sparsity_is_known(self) -> LayerChoice:
-        if ":" in self.granularity:
+        if is_n_of_m(self.granularity):
             kept, of = n_of_m(self.granularity)
             implied = 1 - kept / of
             if self.sparsity is not None and abs(self.sparsity - implied) > 1e-9:
@@ -45,6 +45,11 @@ class LayerChoice(Document):
             return self.sparsity
         kept, of = n_of_m(self.granularity)
         return 1 - kept / of
+
+
+def is_n_of_m(granularity: str) -> bool:
+    """Whether a key is of the family N:M, whose sparsity follows from the pattern."""
+    return granularity.partition(":")[0].isdecimal() and ":" in granularity
 
 
 def n_of_m(granularity: str) -> tuple[int, int]:

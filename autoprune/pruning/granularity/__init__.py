@@ -1,0 +1,73 @@
+"""Granularities: the shape of what is removed. ``channel`` is really cut out, weight patterns are zeroed.
+
+A weight pattern turns scores, one per weight, into a mask. Channels are chosen by the group, not by the layer, so
+``channel`` has no mask; it is here so that one list holds all keys. ``N:M`` and ``block:RxC`` are families of keys.
+"""
+
+from __future__ import annotations
+
+from autoprune.errors import ConfigError, unknown_name
+from autoprune.pruning.granularity import kernel, n_of_m, weights  # noqa: F401 - they register their keys
+from autoprune.pruning.granularity.block import block_granularity
+from autoprune.pruning.granularity.n_of_m import n_of_m_granularity
+from autoprune.pruning.granularity.shape import (
+    CHANNEL,
+    GRANULARITIES,
+    Granularity,
+    always_fits,
+    as_matrix,
+    from_matrix,
+    lowest,
+    removed_count,
+    size_of,
+    unit_sums,
+)
+from autoprune.spec.config import is_n_of_m
+
+__all__ = [
+    "CHANNEL",
+    "GRANULARITIES",
+    "Granularity",
+    "as_matrix",
+    "catalogue",
+    "from_matrix",
+    "granularity",
+    "lowest",
+    "removed_count",
+    "size_of",
+    "unit_sums",
+]
+
+GRANULARITIES.add(
+    CHANNEL, Granularity(CHANNEL, "a channel with all that is coupled to it, really removed", True, None, always_fits)
+)
+
+
+def granularity(key: str) -> Granularity:
+    """Return the granularity behind a key, also behind any of the families N:M and block:RxC.
+
+    Raises:
+        UnknownNameError: No such granularity.
+        ConfigError: The key is of a family, and its numbers are not possible.
+    """
+    family = key.partition(":")[0]
+    try:
+        if key == family or key in dict(GRANULARITIES):
+            return GRANULARITIES.get(key)
+        if family == "block":
+            return block_granularity(key)
+        if is_n_of_m(key):
+            return n_of_m_granularity(key)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    raise unknown_name("granularity", key, [name for name, _ in catalogue()])
+
+
+def catalogue() -> list[tuple[str, str]]:
+    """Return every key with what its unit is; families stand as N:M and block:RxC."""
+    found = [(name, shape.unit) for name, shape in GRANULARITIES]
+    return [
+        *found,
+        ("N:M", "M-N zeros in M consecutive inputs, for any 0 < N < M"),
+        ("block:RxC", "a block of R outputs x C inputs of the 2-D weight (im2col order), as block:16x16"),
+    ]
