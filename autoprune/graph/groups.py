@@ -1,12 +1,11 @@
 """Coupled channels by identity propagation: which slices of which tensors disappear with each channel.
 
-The export is walked once with integer tensors in the place of activations (see ``identity`` and ``rules``). Classes with
-the same signature, that is the same tensors cut along the same dimensions, form a group.
+The export is walked with integer tensors in the place of activations (see ``walk``, ``identity`` and ``rules``).
+Classes with the same signature, that is the same tensors cut along the same dimensions, form a group.
 """
 
 from __future__ import annotations
 
-import operator
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import TraceError, unknown_name
-from autoprune.graph.identity import Identities, fixed
-from autoprune.graph.rules import Call, Stored, apply_rule
-from autoprune.graph.trace import Trace, check_inputs, fingerprint, trace
+from autoprune.graph.rules import SIZE
+from autoprune.graph.rules.attention import PRODUCT
+from autoprune.graph.rules.reshape import SPLIT
+from autoprune.graph.trace import check_inputs, fingerprint, trace
+from autoprune.graph.walk import Axis, Walk, first_names, integers, stored_tensors
 
 PRUNABLE_TYPES = (
     nn.Conv1d,
@@ -61,12 +62,30 @@ class Slices:
         index: Shape (units, k): the k places that unit u takes along ``dim``.
         role: "out" where the unit's own weights stand (output channels), "in" where a later layer reads it, "along" for
             what goes with it (bias, batch norm, a bare parameter).
+        read: Whether a later layer reads the units here: always for "in", and for an "out" that is also read
+            (shared or tied weights).
     """
 
     tensor: str
     dim: int
     index: Tensor
     role: Literal["out", "in", "along"]
+    read: bool = False
+
+
+@dataclass(frozen=True)
+class Size:
+    """An integer attribute of a module that counts the units of a group, such as ``n_head``.
+
+    Attributes:
+        name: Qualified name: module, dot, attribute.
+        dense: Its value in the dense model.
+        index: Shape (units, k): the k of its ``dense`` counts that unit u stands for.
+    """
+
+    name: str
+    dense: int
+    index: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,9 @@ class Group:
         layers: Layers that lose output channels, in forward order.
         units: Number of units.
         slices: Where the units stand, tensor by tensor.
+        kind: "head" where a unit is an attention head with all its queries, keys and values (with grouped queries, a
+            key and value head and all query heads that share it), else "channel". The granularity that removes it.
+        sizes: Integer attributes that follow.
         assumption: What a run of the smaller model must prove before the group may be used; empty if nothing.
     """
 
@@ -85,6 +107,8 @@ class Group:
     layers: tuple[str, ...]
     units: int
     slices: tuple[Slices, ...]
+    kind: Literal["channel", "head"] = "channel"
+    sizes: tuple[Size, ...] = ()
     assumption: str = ""
 
 
@@ -159,147 +183,152 @@ def find_groups(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     kwargs = kwargs or {}
     check_inputs(model, args, kwargs)
     identity = fingerprint(model)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(model).items()}
     try:
         traced = trace(model, args, kwargs)
     except TraceError as error:
-        return ModelGraph(
-            identity, _layers(model, list(dict(model.named_parameters()))), {}, shapes, (), untraced=str(error)
-        )
-    walk = _Walk(traced, shapes)
-    layers = _layers(model, walk.used)
-    groups = _groups(walk, layers)
-    return ModelGraph(identity, layers, groups, shapes, _pinned(walk, layers), frozenset(walk.norm_scales))
-
-
-class _Walk:
-    """One pass over the nodes; afterwards ``ids`` holds every tie."""
-
-    def __init__(self, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.ids = Identities()
-        self.producers: dict[tuple[str, int], None] = {}
-        self.consumers: dict[tuple[str, int], None] = {}
-        self.norm_scales: set[str] = set()
-        self.used: list[str] = []
-        self._env: dict[torch.fx.Node, Any] = {}
-        for node in traced.nodes:
-            if node.op == "placeholder":
-                self._env[node] = self._placeholder(node, traced, shapes)
-            elif node.op == "call_function":
-                self._env[node] = self._call(node)
-            elif node.op == "output":
-                for value in node.all_input_nodes:
-                    self._pin_output(self._env[value])
-
-    def _placeholder(self, node: torch.fx.Node, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        name = traced.tensors.get(node.name)
-        value = node.meta.get("val")
-        if name is not None and name in shapes:
-            return Stored(name, shapes[name])
-        return fixed(value.shape) if isinstance(value, Tensor) else value
-
-    def _call(self, node: torch.fx.Node) -> Any:
-        args: Any = torch.fx.map_arg(node.args, lambda n: self._env[n])
-        kwargs: Any = torch.fx.map_arg(node.kwargs, lambda n: self._env[n])
-        if node.target is operator.getitem:
-            return args[0][args[1]]
-        value = node.meta.get("val")
-        outputs = [value] if isinstance(value, Tensor) else value if isinstance(value, list | tuple) else []
-        shapes = [tuple(v.shape) for v in outputs if isinstance(v, Tensor)]
-        schema = getattr(node.target, "_schema", None)
-        name = (
-            schema.name.partition("::")[2] if schema is not None else getattr(node.target, "__name__", str(node.target))
-        )
-        for used in node.all_input_nodes:
-            stored = self._env[used]
-            if isinstance(stored, Stored) and stored.name not in self.used:
-                self.used.append(stored.name)
-        call = Call(
-            ids=self.ids,
-            operator=name.removesuffix("_"),
-            target=node.target,
-            args=args,
-            kwargs=kwargs,
-            shape=shapes[0] if shapes else (),
-            norm_scales=self.norm_scales,
-            producers=self.producers,
-            consumers=self.consumers,
-        )
-        result = apply_rule(call)
-        if isinstance(value, list | tuple) and isinstance(result, Tensor):
-            return [result, *[fixed(shape) for shape in shapes[1:]]]
-        return result
-
-    def _pin_output(self, value: Any) -> None:
-        if isinstance(value, Tensor):
-            self.ids.pin(value, "the network's output")
-        elif isinstance(value, list | tuple):
-            for item in value:
-                self._pin_output(item)
+        return ModelGraph(identity, _layers(model, list(shapes)), {}, shapes, (), untraced=str(error))
+    walks = [Walk(model, traced, "free")]
+    if walks[0].found.choices:
+        walks.append(Walk(model, traced, "heads"))
+    layers = _layers(model, list(walks[0].used))
+    groups = _named(_groups(walks, layers, model), layers)
+    return ModelGraph(identity, layers, groups, shapes, _pinned(walks, layers), frozenset(walks[0].found.norm_scales))
 
 
 def _layers(model: nn.Module, used: list[str]) -> dict[str, Layer]:
-    """Return layers in the order in which their weights are first read; those never read come last."""
+    """Return layers in the order in which their weights are first read; those never read come last.
+
+    Layers that share one weight are one layer, under the first name.
+    """
     found: dict[str, Layer] = {}
     order = {name: i for i, name in enumerate(used)}
+    first = first_names(model)
+    owned: set[str] = set()
     for name, module in model.named_modules():
         weight = module._parameters.get("weight")
-        if isinstance(module, PRUNABLE_TYPES) and weight is not None:
-            out_dim = 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
-            qualified = f"{name}.weight" if name else "weight"
+        out_dim = _out_dim(module)
+        qualified = first.get(f"{name}.weight" if name else "weight", "")
+        if out_dim is not None and weight is not None and qualified not in owned:
+            owned.add(qualified)
             found[name] = Layer(name, type(module).__name__, qualified, tuple(weight.shape), out_dim)
     return dict(sorted(found.items(), key=lambda item: order.get(item[1].weight, len(order))))
 
 
-def _groups(walk: _Walk, layers: Mapping[str, Layer]) -> dict[str, Group]:
-    members: dict[int, dict[tuple[str, int], list[int]]] = defaultdict(dict)
-    for axis, ids in walk.ids.axes():
-        for place, root in enumerate(walk.ids.roots(ids)):
-            if walk.ids.pinned(root) is None:
+def _out_dim(module: nn.Module) -> int | None:
+    """Return which dimension of a layer's weight holds output channels; None for what is no prunable layer."""
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return 1
+    if isinstance(module, PRUNABLE_TYPES):
+        return 0
+    # transformers' Conv1D, the linear layer of GPT-2, known by its attributes: the library is not needed for it
+    return 1 if type(module).__name__ == "Conv1D" and {"nf", "nx"} <= integers(module).keys() else None
+
+
+Signature = tuple[tuple[Axis, int], ...]
+
+
+def _groups(walks: list[Walk], layers: Mapping[str, Layer], model: nn.Module) -> list[Group]:
+    """Collect the groups of the first walk and, of the second, the heads that the first could not offer."""
+    sizes = {
+        f"{name}.{key}" if name else key: value
+        for name, module in model.named_modules()
+        for key, value in integers(module).items()
+    }
+    made: dict[Signature, Group] = {}
+    for walk in walks:
+        for signature, roots in _by_signature(walk).items():
+            group = _group(walk, layers, sizes, signature, roots)
+            if group is not None and (walk is walks[0] or group.kind == "head"):
+                made.setdefault(signature, group)
+    return list(made.values())
+
+
+@dataclass(frozen=True)
+class _Class:
+    """Channels that must go together: a root of the union-find, and its places axis by axis."""
+
+    root: int
+    places: Mapping[Axis, list[int]]
+
+
+def _by_signature(walk: Walk) -> dict[Signature, list[_Class]]:
+    members: dict[int, dict[Axis, list[int]]] = defaultdict(dict)
+    for axis, ids in walk.found.ids.axes():
+        for place, root in enumerate(walk.found.ids.roots(ids)):
+            if walk.found.ids.pinned(root) is None:
                 members[root].setdefault(axis, []).append(place)
-    by_signature: dict[tuple[tuple[tuple[str, int], int], ...], list[int]] = defaultdict(list)
+    found: dict[Signature, list[_Class]] = defaultdict(list)
     for root, places in members.items():
-        if any(axis in walk.producers for axis in places):
-            by_signature[tuple((axis, len(index)) for axis, index in places.items())].append(root)
+        found[tuple((axis, len(index)) for axis, index in places.items())].append(_Class(root, places))
+    return found
+
+
+def _group(
+    walk: Walk, layers: Mapping[str, Layer], sizes: Mapping[str, int], signature: Signature, classes: list[_Class]
+) -> Group | None:
+    """Make a group of classes with one signature; None where no layer makes its channels."""
     owner = {layer.weight: layer.name for layer in layers.values()}
+    producing = {owner[axis[0]] for axis, _ in signature if axis in walk.found.producers and axis[0] in owner}
+    if not producing:
+        return None
+    slices: list[Slices] = []
+    counts: list[Size] = []
+    for axis, _ in signature:
+        index = torch.tensor([each.places[axis] for each in classes])
+        if axis[1] == SIZE:
+            counts.append(Size(axis[0], sizes[axis[0]], index))
+        else:
+            slices.append(Slices(axis[0], axis[1], index, _role(walk, axis), axis in walk.found.consumers))
+    order = list(layers)
+    names = tuple(sorted(producing, key=order.index))
+    ids = walk.found.ids
+    heads = all({SPLIT, PRODUCT} <= ids.marks(each.root) for each in classes)
+    return Group(
+        name=names[0],
+        layers=names,
+        units=len(classes),
+        slices=tuple(slices),
+        kind="head" if heads else "channel",
+        sizes=tuple(counts),
+        assumption=next(filter(None, (ids.assumption(each.root) for each in classes)), ""),
+    )
+
+
+def _named(groups: list[Group], layers: Mapping[str, Layer]) -> dict[str, Group]:
+    """Order groups and tell those with the same first layer apart; heads come before channels within heads."""
     order = {name: i for i, name in enumerate(layers)}
-    made: list[Group] = []
-    for signature, roots in by_signature.items():
-        producing = [owner[axis[0]] for axis, _ in signature if axis in walk.producers and axis[0] in owner]
-        if not producing:
-            continue
-        slices = tuple(
-            Slices(axis[0], axis[1], torch.tensor([members[root][axis] for root in roots]), _role(walk, axis))
-            for axis, _ in signature
-        )
-        names = tuple(sorted(set(producing), key=lambda name: order[name]))
-        assumption = next(filter(None, map(walk.ids.assumption, roots)), "")
-        made.append(Group(names[0], names, len(roots), slices, assumption))
-    made.sort(key=lambda group: (order[group.name], int(group.slices[0].index[0, 0])))
+    groups = sorted(groups, key=lambda g: (order[g.name], g.kind == "channel", int(g.slices[0].index[0, 0])))
     seen: Counter[str] = Counter()
     named: dict[str, Group] = {}
-    for group in made:
+    for group in groups:
         seen[group.name] += 1
         name = group.name if seen[group.name] == 1 else f"{group.name}#{seen[group.name]}"
         named[name] = replace(group, name=name)
     return named
 
 
-def _role(walk: _Walk, axis: tuple[str, int]) -> Literal["out", "in", "along"]:
-    if axis in walk.producers:
+def _role(walk: Walk, axis: Axis) -> Literal["out", "in", "along"]:
+    if axis in walk.found.producers:
         return "out"
-    return "in" if axis in walk.consumers else "along"
+    return "in" if axis in walk.found.consumers else "along"
 
 
-def _pinned(walk: _Walk, layers: Mapping[str, Layer]) -> tuple[Pinned, ...]:
-    axes = dict(walk.ids.axes())
+def _pinned(walks: list[Walk], layers: Mapping[str, Layer]) -> tuple[Pinned, ...]:
+    """List the output channels that stay in every walk, with the reason of the first."""
     found: list[Pinned] = []
     for layer in layers.values():
-        ids = axes.get((layer.weight, layer.out_dim))
-        if ids is None:
+        axis = (layer.weight, layer.out_dim)
+        each = [_reasons(walk, axis) for walk in walks]
+        if not each[0]:
             found.append(Pinned(layer.name, layer.shape[layer.out_dim], "not read by the traced forward pass"))
             continue
-        reasons = Counter(reason for root in walk.ids.roots(ids) if (reason := walk.ids.pinned(root)) is not None)
-        found += [Pinned(layer.name, count, reason) for reason, count in reasons.items()]
+        stay = [reasons[0] for reasons in zip(*each, strict=True) if None not in reasons]
+        found += [Pinned(layer.name, count, str(reason)) for reason, count in Counter(stay).items()]
     return tuple(found)
+
+
+def _reasons(walk: Walk, axis: Axis) -> list[str | None]:
+    """Return for every place of an axis why it stays, None where it may go; empty for an axis that is never used."""
+    ids = dict(walk.found.ids.axes()).get(axis)
+    return [] if ids is None else [walk.found.ids.pinned(root) for root in walk.found.ids.roots(ids)]

@@ -23,6 +23,7 @@ class Identities:
         self._parent: list[int] = [FIXED]
         self._pinned: dict[int, str] = {FIXED: "follows the network's input or a constant"}
         self._assumed: dict[int, str] = {}
+        self._marks: dict[int, frozenset[str]] = {}
         self._axes: dict[tuple[str, int], Tensor] = {}
 
     def fresh(self, count: int) -> Tensor:
@@ -46,7 +47,7 @@ class Identities:
         return [self.find(i) for i in ids.tolist()]
 
     def unite(self, a: Tensor, b: Tensor, reason: str) -> None:
-        """Unite entry by entry; both have the same shape. Where one side is no channel the other is pinned for ``reason``."""
+        """Unite entry by entry, both of one shape; where one side is no channel the other is pinned for ``reason``."""
         pairs = torch.stack([compact(a, b).reshape(-1), compact(b, a).reshape(-1)], dim=1)
         for left, right in torch.unique(pairs, dim=0).tolist():
             self._join(left, right, reason)
@@ -66,9 +67,15 @@ class Identities:
             self._pinned.setdefault(self.find(identity), reason)
 
     def assume(self, ids: Tensor, reason: str) -> None:
-        """Say that removing the channels in ``ids`` rests on an assumption that a run of the smaller model must prove."""
+        """Say that removing the channels in ``ids`` rests on what a run of the smaller model must prove."""
         for identity in torch.unique(compact(ids)).tolist():
             self._assumed.setdefault(self.find(identity), reason)
+
+    def mark(self, ids: Tensor, mark: str) -> None:
+        """Note something about the channels in ``ids`` that decides which kind of unit they are."""
+        for identity in torch.unique(compact(ids)).tolist():
+            root = self.find(identity)
+            self._marks[root] = self._marks.get(root, frozenset()) | {mark}
 
     def tie(self, tensor: str, dim: int, ids: Tensor, reason: str) -> Tensor:
         """Say that index i of ``tensor`` along ``dim`` goes with ``ids[i]``; return the identities of that axis.
@@ -94,6 +101,10 @@ class Identities:
         """Return what the removal of the class of ``root`` rests on; empty if on nothing."""
         return self._assumed.get(root, "")
 
+    def marks(self, root: int) -> frozenset[str]:
+        """Return what was noted about the class of ``root``."""
+        return self._marks.get(root, frozenset())
+
     def _join(self, a: int, b: int, reason: str) -> None:
         root_a, root_b = self.find(a), self.find(b)
         if root_a == root_b:
@@ -105,6 +116,8 @@ class Identities:
         for facts in (self._pinned, self._assumed):
             if root_b in facts:
                 facts.setdefault(root_a, facts.pop(root_b))
+        if root_b in self._marks:
+            self._marks[root_a] = self.marks(root_a) | self._marks.pop(root_b)
 
 
 def constant_axes(ids: Tensor) -> tuple[bool, ...]:

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from autoprune.errors import ConfigError, unknown_name
 from autoprune.graph.groups import ModelGraph
+from autoprune.graph.rules import SIZE
 from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import granularity, lowest, removed_count
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import LayerChoice, PruningConfig
 
 Cuts = Mapping[tuple[str, int], Tensor]
-"""(tensor name, dimension) to the places that stay, ascending, shape (kept,)."""
+"""(tensor name, dimension) to the places that stay, ascending, shape (kept,); likewise (attribute name, SIZE)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ def _check_choice(name: str, choice: LayerChoice, graph: ModelGraph) -> None:
     if shape.removed:
         if name not in graph.groups:
             _raise_no_group(name, graph)
+        kind = graph.groups[name].kind
+        if kind != choice.granularity:
+            raise ConfigError(
+                f"group {name!r} is made of {kind}s, and {choice.granularity!r} removes something else; "
+                f"use granularity {kind!r}"
+            )
     else:
         refusal = shape.refusal(graph.layer(name))
         if refusal:
@@ -135,6 +142,9 @@ def cuts_of(graph: ModelGraph, gone: Mapping[str, Tensor]) -> Cuts:
             if axis not in keep:
                 keep[axis] = torch.ones(graph.shapes[slices.tensor][slices.dim], dtype=torch.bool)
             keep[axis][slices.index[units].reshape(-1)] = False
+        for size in graph.groups[name].sizes:
+            stays = keep.setdefault((size.name, SIZE), torch.ones(size.dense, dtype=torch.bool))
+            stays[size.index[units].reshape(-1)] = False
     return {axis: torch.nonzero(stays).reshape(-1) for axis, stays in keep.items()}
 
 

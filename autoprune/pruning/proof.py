@@ -123,8 +123,11 @@ def consumers_zeroed(model: nn.Module, graph: ModelGraph, gone: Mapping[str, Ten
     parameters = dict(masked.named_parameters())
     with torch.no_grad():
         for name, units in gone.items():
-            for slices in graph.groups[name].slices:
-                if slices.role == "in":
+            group = graph.groups[name]
+            reading = [slices for slices in group.slices if slices.read]
+            # Terms of a product of activations (query times key) are read by no weight: the product is made zero.
+            for slices in reading or group.slices:
+                if slices.read or slices.tensor in parameters:
                     weight = parameters[slices.tensor]
                     weight.index_fill_(slices.dim, slices.index[units].reshape(-1).to(weight.device), 0.0)
     return masked

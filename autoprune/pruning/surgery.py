@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.graph.rules.call import HEAD_COUNTS, SIZE, WIDTHS
+from autoprune.graph.walk import first_names, integers, stored_tensors
 from autoprune.pruning.plan import Cuts, Plan
 
 
@@ -30,44 +32,65 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
 def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
     """Return a copy of ``model`` in which each tensor keeps only the places in ``cuts``. The model is not changed."""
     by_tensor: dict[str, dict[int, Tensor]] = {}
+    sizes: dict[str, int] = {}
     for (name, dim), places in cuts.items():
-        by_tensor.setdefault(name, {})[dim] = places
-    tensors = _tensors(model)
+        if dim == SIZE:
+            sizes[name] = places.numel()
+        else:
+            by_tensor.setdefault(name, {})[dim] = places
+    tensors = stored_tensors(model)
     replacements = {}
     for name, dims in by_tensor.items():
         tensor = tensors[name].detach()
         for dim, places in dims.items():
             tensor = tensor.index_select(dim, places.to(tensor.device))
         replacements[name] = tensor
-    return _copy_with(model, replacements)
+    return _copy_with(model, replacements, sizes)
 
 
-def resize(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """Return a copy of ``model`` whose named tensors have ``shapes``; resized tensors hold zeros."""
-    tensors = _tensors(model)
-    replacements = {
-        name: torch.zeros(shape, dtype=tensors[name].dtype, device=tensors[name].device)
-        for name, shape in shapes.items()
-        if tuple(tensors[name].shape) != tuple(shape)
+def resize(
+    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int] | None = None
+) -> nn.Module:
+    """Return a copy of ``model`` whose named tensors have ``shapes``; resized tensors hold zeros.
+
+    Args:
+        model: The dense model; not changed.
+        shapes: Tensor name to its shape.
+        sizes: What :func:`head_sizes` said of the smaller model.
+    """
+    tensors, first = stored_tensors(model), first_names(model)
+    replacements = {}
+    for name, shape in shapes.items():
+        tensor = tensors[first[name]]  # a state_dict names a shared tensor more than once
+        if tuple(tensor.shape) != tuple(shape):
+            replacements[first[name]] = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+    return _copy_with(model, replacements, sizes or {})
+
+
+def head_sizes(model: nn.Module) -> dict[str, int]:
+    """Return the integer attributes that surgery may change beside those that shapes determine, by qualified name."""
+    return {
+        f"{name}.{key}" if name else key: value
+        for name, module in model.named_modules()
+        for key, value in integers(module).items()
+        if key in HEAD_COUNTS or key in WIDTHS
     }
-    return _copy_with(model, replacements)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _copy_with(model: nn.Module, replacements: Mapping[str, Tensor]) -> nn.Module:
-    tensors = _tensors(model)
+def _copy_with(model: nn.Module, replacements: Mapping[str, Tensor], sizes: Mapping[str, int]) -> nn.Module:
+    tensors = stored_tensors(model)
     memo: dict[int, Any] = {}
     for name, value in replacements.items():
         old = tensors[name]
         memo[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
     smaller: nn.Module = copy.deepcopy(model, memo)
-    changed = {name.rpartition(".")[0] for name in replacements}
+    changed = {name.rpartition(".")[0] for name, first in first_names(model).items() if first in replacements}
     for name, module in smaller.named_modules():
         if name in changed:
             _follow_shapes(module)
+    for name, count in sizes.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(smaller.get_submodule(owner), attribute, count)
     return smaller
 
 
@@ -92,3 +115,5 @@ def _follow_shapes(module: nn.Module) -> None:
         module.num_embeddings, module.embedding_dim = shape
     elif isinstance(module, nn.PReLU):
         module.num_parameters = shape[0]
+    elif type(module).__name__ == "Conv1D" and len(shape) == 2:  # of transformers
+        vars(module).update(nx=shape[0], nf=shape[1])

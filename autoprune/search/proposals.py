@@ -239,7 +239,7 @@ def _knob(
     criteria: dict[str, tuple[str, ...]] = {}
     for key in options.granularities:
         shape = granularity(key)
-        if shape.removed and (group is None or group.units < 2):
+        if shape.removed and (group is None or group.units < 2 or group.kind != key):
             continue
         refusal = "" if shape.removed else shape.refusal(layer)
         if refusal:

@@ -1,7 +1,8 @@
-"""Granularities: the shape of what is removed. ``channel`` is really cut out, weight patterns are zeroed.
+"""Granularities: the shape of what is removed. ``channel`` and ``head`` are really cut out, weight patterns are zeroed.
 
-A weight pattern turns scores, one per weight, into a mask. Channels are chosen by the group, not by the layer, so
-``channel`` has no mask; it is here so that one list holds all keys. ``N:M`` and ``block:RxC`` are families of keys.
+A weight pattern turns scores, one per weight, into a mask. Channels and heads are chosen by the group, not by the
+layer, so they have no mask; they are here so that one list holds all keys. ``N:M`` and ``block:RxC`` are families of
+keys.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from autoprune.pruning.granularity.n_of_m import n_of_m_granularity
 from autoprune.pruning.granularity.shape import (
     CHANNEL,
     GRANULARITIES,
+    HEAD,
     Granularity,
     always_fits,
     as_matrix,
@@ -27,6 +29,7 @@ from autoprune.spec.config import is_n_of_m
 __all__ = [
     "CHANNEL",
     "GRANULARITIES",
+    "HEAD",
     "Granularity",
     "as_matrix",
     "catalogue",
@@ -40,6 +43,12 @@ __all__ = [
 
 GRANULARITIES.add(
     CHANNEL, Granularity(CHANNEL, "a channel with all that is coupled to it, really removed", True, None, always_fits)
+)
+GRANULARITIES.add(
+    HEAD,
+    Granularity(
+        HEAD, "an attention head (grouped queries: all that share a key), really removed", True, None, always_fits
+    ),
 )
 
 

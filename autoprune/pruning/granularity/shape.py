@@ -12,6 +12,7 @@ from autoprune.graph.groups import Layer
 from autoprune.registry import Registry
 
 CHANNEL = "channel"
+HEAD = "head"
 
 Size = tuple[int, ...]
 """Of a weight with the output first: (out, in, *kernel)."""
