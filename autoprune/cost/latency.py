@@ -316,8 +316,7 @@ def _quiet(dense: nn.Module, candidate: nn.Module, threads: int) -> Iterator[Non
         dense.eval()
         candidate.eval()
         torch.set_num_threads(threads)
-        gc.collect()
-        gc.disable()
+        gc.disable()  # no collection first: disabled, none can fall into a sample
         with torch.inference_mode():
             yield
     finally:

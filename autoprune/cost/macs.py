@@ -73,6 +73,53 @@ def count_macs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
     )
 
 
+class MacCounter:
+    """MACs of smaller versions of one model: fvcore counts the dense model, the rest is arithmetic.
+
+    Every count of fvcore for a module with a weight (convolution, linear, norm) is proportional to the number of its
+    weight's elements, for surgery leaves positions as they are. A model in which fvcore counts anything else (a product
+    of activations, a pooling) is counted by fvcore each time.
+
+    Args:
+        model: The dense model; left as it is.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+    """
+
+    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
+        self._inputs = args, kwargs
+        self.dense = count_macs(model, args, kwargs)
+        self._weights = {
+            name: weight.numel()
+            for name, module in model.named_modules()
+            if (weight := module._parameters.get("weight")) is not None and not list(module.children())
+        }
+        own = sum(self.dense.modules.get(name, 0) for name in self._weights)
+        self.by_arithmetic = own == self.dense.total
+
+    def count(self, smaller: nn.Module) -> MacCount:
+        """Count a model that surgery made of the dense one; the same integers as :func:`count_macs`."""
+        if not self.by_arithmetic:
+            return count_macs(smaller, *self._inputs)
+        leaves = dict(smaller.named_modules())
+        modules: dict[str, int] = dict.fromkeys(self.dense.modules, 0)
+        for name, dense_size in self._weights.items():
+            weight = leaves[name]._parameters["weight"]
+            assert weight is not None
+            count = self.dense.modules.get(name, 0) * weight.numel() // dense_size
+            for parent in _and_parents(name):
+                if parent in modules:
+                    modules[parent] += count
+        return MacCount(modules[""], MappingProxyType(modules), self.dense.uncounted_ops)
+
+
+def _and_parents(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
 class _Call(nn.Module):
     """Call a model with any arguments and give its tensors: fvcore traces neither keywords nor dataclasses."""
 

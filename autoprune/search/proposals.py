@@ -1,6 +1,7 @@
 """From a space and a graph to Optuna parameters, and from parameters to a config.
 
-Every parameter is suggested in every trial, also where the chosen granularity ignores it: NSGA-II and quasi-Monte-Carlo
+A group or layer has two parameters: its method, which is a granularity with a criterion that can serve it, and its
+sparsity. Both are suggested in every trial, also where the method fixes its own sparsity: NSGA-II and quasi-Monte-Carlo
 work on the parameters that all trials share, and a conditional space would leave them next to none.
 """
 
@@ -40,43 +41,54 @@ class Knob:
 
     Attributes:
         name: Address in a config.
-        criteria: Granularity to the criteria that can serve it here; NONE has no criterion.
-        sparsities: Ascending; empty where every granularity fixes its own.
+        methods: "GRANULARITY/CRITERION", each criterion able to serve its granularity here; or NONE.
+        sparsities: Ascending; empty where every method fixes its own.
         group: The group, where channels may go.
         width: Output channels of the layer.
         round_to: Channel counts left are multiples of this.
     """
 
     name: str
-    criteria: Mapping[str, tuple[str, ...]]
+    methods: tuple[str, ...]
     sparsities: tuple[float, ...]
     group: Group | None
     width: int
     round_to: int
 
-    def choice(self, granularity_key: str, criterion: str, sparsity: float) -> LayerChoice | None:
+    def parameters(self) -> dict[str, tuple[Any, ...]]:
+        """Return parameter names and their choices."""
+        found: dict[str, tuple[Any, ...]] = {f"{self.name}|method": self.methods}
+        if self.sparsities:
+            found[f"{self.name}|sparsity"] = self.sparsities
+        return found
+
+    def choice(self, params: Mapping[str, Any]) -> LayerChoice | None:
         """Return the choice, with the sparsity that is really reached; None where nothing is removed."""
-        if granularity_key == NONE:
+        key, _, criterion = params[f"{self.name}|method"].partition("/")
+        if key == NONE:
             return None
-        shape = granularity(granularity_key)
-        if is_n_of_m(granularity_key):
-            return LayerChoice(granularity=granularity_key, criterion=criterion)
-        if shape.removed:
+        if is_n_of_m(key):
+            return LayerChoice(granularity=key, criterion=criterion)
+        sparsity = params[f"{self.name}|sparsity"]
+        if granularity(key).removed:
             assert self.group is not None
             sparsity = self._reached(self.group, sparsity)
-        if sparsity == 0:
-            return None
-        return LayerChoice(granularity=granularity_key, criterion=criterion, sparsity=sparsity)
+        return LayerChoice(granularity=key, criterion=criterion, sparsity=sparsity) if sparsity else None
 
-    def uniform_granularity(self, sparsity: float) -> str:
-        """Return the granularity of a uniform config: channels before single weights before fixed patterns."""
-        if sparsity == 0 and NONE in self.criteria:
-            return NONE
-        keys = [key for key in self.criteria if key != NONE]
-        if self.group is not None:
-            return next(key for key in keys if granularity(key).removed)
-        free = [key for key in keys if not is_n_of_m(key)]
-        return (free or keys)[0]
+    def uniform(self, sparsity: float) -> dict[str, Any]:
+        """Return parameters of a uniform config: channels before single weights before fixed patterns."""
+        methods = {method.partition("/")[0]: method for method in reversed(self.methods)}  # the first criterion of each
+        keys = [key for key in reversed(methods) if key != NONE]
+        if sparsity == 0 and NONE in methods:
+            key = NONE
+        elif self.group is not None:
+            key = next(key for key in keys if granularity(key).removed)
+        else:
+            key = next((key for key in keys if not is_n_of_m(key)), keys[0])
+        params: dict[str, Any] = {f"{self.name}|method": methods[key]}
+        if self.sparsities:
+            params[f"{self.name}|sparsity"] = min(self.sparsities, key=lambda s: abs(s - sparsity))
+        return params
 
     def _reached(self, group: Group, sparsity: float) -> float:
         """Return the fraction of units that goes when widths stay on steps and no more goes than asked."""
@@ -107,21 +119,17 @@ class Proposals:
 
     def suggest(self, trial: Suggests) -> PruningConfig:
         """Ask a trial for every parameter and return the config."""
-        params: dict[str, Any] = {}
-        for knob in self.knobs:
-            for name, choices in _parameters(knob).items():
-                params[name] = _suggest(trial, name, choices) if len(choices) > 1 else choices[0]
-        return self.config(params)
+        return self.config(
+            {
+                name: _suggest(trial, name, choices) if len(choices) > 1 else choices[0]
+                for knob in self.knobs
+                for name, choices in knob.parameters().items()
+            }
+        )
 
     def config(self, params: Mapping[str, Any]) -> PruningConfig:
         """Return the config behind a full set of parameters."""
-        layers = {}
-        for knob in self.knobs:
-            key = params[f"{knob.name}|granularity"]
-            criterion = params.get(f"{knob.name}|criterion:{_family(key)}", "")
-            choice = knob.choice(key, criterion, params.get(f"{knob.name}|sparsity", 0.0))
-            if choice is not None:
-                layers[knob.name] = (choice,)
+        layers = {knob.name: (choice,) for knob in self.knobs if (choice := knob.choice(params)) is not None}
         return PruningConfig(model=self.identity, seed=self.seed, recovery=self.recovery, layers=layers)
 
     def uniform(self, sparsity: float) -> dict[str, Any]:
@@ -132,17 +140,13 @@ class Proposals:
         channels = any(knob.group is not None for knob in self.knobs)
         params: dict[str, Any] = {}
         for knob in self.knobs:
-            params |= {name: choices[0] for name, choices in _parameters(knob).items()}
-            wanted = sparsity if knob.group is not None or not channels else 0.0
-            params[f"{knob.name}|granularity"] = knob.uniform_granularity(wanted)
-            if knob.sparsities:
-                params[f"{knob.name}|sparsity"] = min(knob.sparsities, key=lambda s: abs(s - wanted))
+            params |= knob.uniform(sparsity if knob.group is not None or not channels else 0.0)
         return params
 
     def searched(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return only the parameters that have more than one choice, which are those that Optuna knows."""
         return {
-            name: params[name] for knob in self.knobs for name, choices in _parameters(knob).items() if len(choices) > 1
+            name: params[name] for knob in self.knobs for name, choices in knob.parameters().items() if len(choices) > 1
         }
 
     @property
@@ -150,20 +154,9 @@ class Proposals:
         """The number of parameter combinations, counting those that give the same network as different."""
         total = 1.0
         for knob in self.knobs:
-            for choices in _parameters(knob).values():
+            for choices in knob.parameters().values():
                 total *= len(choices)
         return total
-
-
-def _parameters(knob: Knob) -> dict[str, tuple[Any, ...]]:
-    """Return Optuna parameter names and their choices for one knob."""
-    found: dict[str, tuple[Any, ...]] = {f"{knob.name}|granularity": tuple(knob.criteria)}
-    if knob.sparsities:
-        found[f"{knob.name}|sparsity"] = knob.sparsities
-    for key, criteria in knob.criteria.items():
-        if criteria:
-            found[f"{knob.name}|criterion:{_family(key)}"] = criteria
-    return found
 
 
 def _suggest(trial: Suggests, name: str, choices: tuple[Any, ...]) -> Any:
@@ -174,11 +167,6 @@ def _suggest(trial: Suggests, name: str, choices: tuple[Any, ...]) -> Any:
             value = trial.suggest_float(name, choices[0], choices[-1], step=step)
             return min(choices, key=lambda choice: abs(choice - value))
     return trial.suggest_categorical(name, choices)
-
-
-def _family(key: str) -> str:
-    """Return the part of a parameter name that granularities with the same criteria share."""
-    return "channel" if key != NONE and granularity(key).removed else "weights"
 
 
 def make_proposals(
@@ -213,10 +201,11 @@ def make_proposals(
         only_channels = options.model_copy(update={"granularities": channels})
         found += [_knob(group.name, layer, group, only_channels, graph, notes) for group in groups[1:]]
         knobs += [knob for knob in found if knob is not None]
-    if not any(len(choices) > 1 for knob in knobs for choices in _parameters(knob).values()):
+    if not any(len(choices) > 1 for knob in knobs for choices in knob.parameters().values()):
         why = graph.untraced or "; ".join(notes) or "no rule selects a layer"
         raise ConfigError(
-            f"space {space.name!r} leaves nothing to search on this model ({why}); widen its rules, or use another space"
+            f"space {space.name!r} leaves nothing to search on this model ({why}); "
+            "widen its rules, or use another space"
         )
     return Proposals(tuple(knobs), ModelIdentity(fingerprint=graph.fingerprint), recovery, seed, tuple(notes))
 
@@ -228,15 +217,16 @@ def _check_names(space: SpaceSpec, with_data: bool) -> None:
         for key in rule.criterion or ():
             if CRITERIA.get(key).needs_data and not with_data:
                 raise ConfigError(
-                    f"space {space.name!r} names criterion {key!r}, which needs data, and the task has no batches and loss; "
-                    "give Task.batches and Task.loss, or take the criterion out"
+                    f"space {space.name!r} names criterion {key!r}, which needs data, and the task has no batches and "
+                    "loss; give Task.batches and Task.loss, or take the criterion out"
                 )
 
 
 def _knob(
     name: str, layer: Layer, group: Group | None, options: LayerSpace, graph: ModelGraph, notes: dict[str, None]
 ) -> Knob | None:
-    criteria: dict[str, tuple[str, ...]] = {}
+    methods: list[str] = []
+    free = False
     for key in options.granularities:
         shape = granularity(key)
         if shape.removed and (group is None or group.units < 2 or group.kind != key):
@@ -245,22 +235,23 @@ def _knob(
         if refusal:
             notes.setdefault(refusal)
             continue
-        serving = tuple(c for c in options.criteria if _serves(c, key, group, graph))
-        if serving:
-            criteria[key] = serving
-        else:
+        serving = [criterion for criterion in options.criteria if _serves(criterion, key, group, graph)]
+        if not serving:
             notes.setdefault(f"{key} on {name!r} is left out: none of the space's criteria can score it")
-    if not criteria:
+            continue
+        methods += [f"{key}/{criterion}" for criterion in serving]
+        free = free or not is_n_of_m(key)
+    if not methods:
         return None
-    free = any(not is_n_of_m(key) for key in criteria)
     sparsities = options.sparsities if free else ()
     if not sparsities or sparsities[0] != 0:
-        criteria = {NONE: (), **criteria}
+        methods.insert(0, NONE)
+    removing = any(method != NONE and granularity(method.partition("/")[0]).removed for method in methods)
     return Knob(
         name=name,
-        criteria=criteria,
+        methods=tuple(methods),
         sparsities=sparsities,
-        group=group if group is not None and any(k != NONE and granularity(k).removed for k in criteria) else None,
+        group=group if removing else None,
         width=layer.shape[layer.out_dim],
         round_to=options.round_to,
     )

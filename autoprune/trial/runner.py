@@ -14,7 +14,7 @@ from torch import nn
 from autoprune.cost.energy import DenseReference, estimate_energy
 from autoprune.cost.host import detect
 from autoprune.cost.latency import RUNTIMES, Meter, rebatch
-from autoprune.cost.macs import MacCount, count_macs
+from autoprune.cost.macs import MacCount, MacCounter
 from autoprune.cost.roofline import LatencyPrediction, predict_latency
 from autoprune.cost.storage import size_bytes
 from autoprune.cost.traffic import Traffic, traffic_of
@@ -97,7 +97,7 @@ class TrialRunner:
         self.recovery = resolve_recovery(spec.recovery, self.model, self.data)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, spec.search.seed))
         self._inputs = rebatch(task.args, task.kwargs, spec.latency.batch)
-        self._counts: dict[tuple[tuple[int, ...], ...], MacCount] = {}
+        self._counter = MacCounter(self.model, self._inputs.args, self._inputs.kwargs)
         self._dense_prediction: LatencyPrediction | None = None
 
     @property
@@ -215,10 +215,7 @@ class TrialRunner:
 
     def _costs(self, pruned: PrunedModel) -> Costs:
         model = pruned.model
-        shapes = tuple(tuple(tensor.shape) for tensor in model.parameters())
-        if shapes not in self._counts:
-            self._counts[shapes] = count_macs(model, self._inputs.args, self._inputs.kwargs)
-        macs = self._counts[shapes]
+        macs = self._counter.count(model)
         density = {name: float(mask.float().mean()) for name, mask in pruned.plan.masks.items()}
         patterns = {name: (pruned.plan.patterns[name], kept) for name, kept in density.items()}
         workload = workload_of(model, self._inputs.args, self._inputs.kwargs, patterns)

@@ -26,7 +26,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         study = Study(load_task(spec.task, Path(folder)), spec, folder)
         study.run()
-        trials = [t for t in study.records().trials if t.origin == spec.search.sampler and t.score is not None]
+        records = study.records()
+    trials = [t for t in records.trials if t.origin == spec.search.sampler and t.score is not None]
     total = statistics.median(t.timings.total_s for t in trials)
     print("| part | median s | share |\n|:--|--:|--:|")
     overhead = 0.0
@@ -36,7 +37,7 @@ def main() -> None:
         print(f"| {name.removesuffix('_s')} | {seconds:.3f} | {seconds / total:.1%} |")
     print(f"| **trial** | **{total:.3f}** | |")
     print(f"| **all but evaluation and latency** | **{overhead:.3f}** | **{overhead / total:.1%}** |")
-    print(f"\n{len(trials)} trials of {spec.search.sampler}, {study.records().study.machine}.")
+    print(f"\n{len(trials)} trials of {spec.search.sampler}, {records.study.machine}.")
 
 
 if __name__ == "__main__":
