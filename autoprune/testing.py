@@ -18,16 +18,21 @@ from autoprune.pruning.proof import surgery_error
 
 
 def check_criterion(criterion: Criterion, evidence: Evidence) -> None:
-    """Check that a criterion scores every entry, with finite non-negative numbers, the same twice, changing nothing."""
+    """Check that a criterion scores every entry, the same twice, changing nothing.
+
+    Scores are finite and not negative; signed contributions, with a leading dimension of draws, are finite.
+    """
     before = {name: value.clone() for name, value in evidence.model.state_dict().items()}
     scores = criterion.scores(evidence)
     assert scores, "a criterion scores at least one tensor"
     parameters = dict(evidence.model.named_parameters())
     for name, values in scores.items():
         assert name in parameters, f"{name!r} is no parameter of the model"
-        assert values.shape == parameters[name].shape, f"scores of {name!r} have the shape of the tensor"
+        signed = values.dim() == parameters[name].dim() + 1
+        shape = values.shape[1:] if signed else values.shape
+        assert shape == parameters[name].shape, f"scores of {name!r} have the shape of the tensor"
         assert bool(torch.isfinite(values).all()), f"scores of {name!r} are finite"
-        assert bool((values >= 0).all()), f"scores of {name!r} are not negative"
+        assert signed or bool((values >= 0).all()), f"scores of {name!r} are not negative"
     again = criterion.scores(evidence)
     assert all(torch.equal(scores[name], again[name]) for name in scores), "the same evidence gives the same scores"
     assert criterion.summary, "a criterion has a summary"

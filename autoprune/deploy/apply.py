@@ -50,7 +50,7 @@ def apply(
     args = positional(example_inputs)
     kwargs: Mapping[str, Any] = example_inputs if isinstance(example_inputs, Mapping) else {}
     graph, _ = proven_groups(dense, args, kwargs, config.seed)
-    data = Calibration(max(len(args), 1), batches, loss, finetune)
+    data = Calibration(example_inputs, batches, loss, finetune)
     book = ScoreBook(data.evidence(dense, graph, config.seed))
     pruned = pruned_model(dense, graph, book, config)
     recover_pruned(pruned, config, data)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError, unknown_name
-from autoprune.graph.groups import ModelGraph
+from autoprune.graph.groups import Layer, ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import granularity, lowest, removed_count
-from autoprune.pruning.scores import ScoreBook
+from autoprune.pruning.scores import ScoreBook, pattern_scores
 from autoprune.spec.config import LayerChoice, PruningConfig
 
 Cuts = Mapping[tuple[str, int], Tensor]
@@ -121,8 +121,8 @@ def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan
         if shape.mask is None or choice.fraction == 0:
             continue
         layer = graph.layer(name)
-        scores = _left(book.weight_scores(choice.criterion)[layer.weight], layer.weight, cuts)
-        kept = shape.mask(scores.movedim(layer.out_dim, 0), choice.fraction)
+        scores = _left(book.layer_scores(choice.criterion, layer), layer, cuts)
+        kept = shape.mask(pattern_scores(scores, shape, tuple(scores.shape[-len(layer.shape) :])), choice.fraction)
         masks[layer.weight] = kept.movedim(0, layer.out_dim)
         patterns[layer.weight] = choice.granularity
     return Plan(cuts, masks, patterns)
@@ -148,8 +148,10 @@ def cuts_of(graph: ModelGraph, gone: Mapping[str, Tensor]) -> Cuts:
     return {axis: torch.nonzero(stays).reshape(-1) for axis, stays in keep.items()}
 
 
-def _left(scores: Tensor, weight: str, cuts: Cuts) -> Tensor:
-    for dim in range(scores.dim()):
-        if (weight, dim) in cuts:
-            scores = scores.index_select(dim, cuts[weight, dim].to(scores.device))
-    return scores
+def _left(scores: Tensor, layer: Layer, cuts: Cuts) -> Tensor:
+    """Return the scores of what the cuts leave of a weight, output first; a leading dimension of draws stays."""
+    draws = scores.dim() - len(layer.shape)
+    for dim in range(len(layer.shape)):
+        if (layer.weight, dim) in cuts:
+            scores = scores.index_select(draws + dim, cuts[layer.weight, dim].to(scores.device))
+    return scores.movedim(draws + layer.out_dim, draws)

@@ -1,16 +1,33 @@
-"""Scores of weights and units: computed once per criterion, kept over trials."""
+"""Scores of weights and units: computed once per criterion, kept over trials.
+
+The one rule by which scores of weights become scores of units, whatever the criterion and the granularity: they are
+summed over the unit. Signed contributions (draws first) are summed over the unit, squared, and averaged over draws.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.graph.groups import Group
-from autoprune.pruning.criteria import CRITERIA, Evidence
+from autoprune.graph.groups import Group, Layer
+from autoprune.pruning.criteria import CRITERIA, Criterion, Evidence
+from autoprune.pruning.granularity import Granularity, unit_sums
+
+
+def missing_data(criterion: Criterion, batches: bool, loss: bool) -> str:
+    """Return what a criterion needs and does not get, as in "Task.batches"; empty if nothing is missing.
+
+    Args:
+        criterion: The rule.
+        batches: Whether there are batches.
+        loss: Whether there is a loss.
+    """
+    wanted = {"Task.batches": criterion.needs_data and not batches, "Task.loss": criterion.needs_loss and not loss}
+    return " and ".join(name for name, lacks in wanted.items() if lacks)
 
 
 @dataclass
@@ -25,28 +42,53 @@ class ScoreBook:
     _weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     _units: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
+    def prepare(self, criteria: Iterable[str]) -> None:
+        """Compute the scores of these criteria now, so that what is wrong with them is said before any trial.
+
+        Raises:
+            ConfigError: As :meth:`weight_scores`.
+        """
+        for criterion in dict.fromkeys(criteria):
+            self.weight_scores(criterion)
+
     def weight_scores(self, criterion: str) -> Mapping[str, Tensor]:
-        """Return for each tensor that the criterion judges its scores, same shape.
+        """Return for each tensor that the criterion judges its scores, as :meth:`Criterion.scores` gives them.
 
         Raises:
             ConfigError: The criterion needs data that the task does not give, or yields NaN or a negative score.
         """
         if criterion not in self._weights:
             rule = CRITERIA.get(criterion)
-            if rule.needs_data and (self.evidence.batches is None or self.evidence.loss is None):
+            missing = missing_data(rule, self.evidence.batches is not None, self.evidence.loss is not None)
+            if missing:
                 raise ConfigError(
-                    f"criterion {criterion!r} needs data, and the task has no batches and loss; "
-                    "give Task.batches and Task.loss, or choose another criterion"
+                    f"criterion {criterion!r} needs data, and the task has no {missing}; give it, or choose another "
+                    "criterion"
                 )
             scores = rule.scores(self.evidence)
             for name, values in scores.items():
-                if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
+                signed = _is_signed(values, self.evidence.model.get_parameter(name))
+                if not bool(torch.isfinite(values).all()) or (not signed and bool((values < 0).any())):
                     raise ConfigError(
                         f"criterion {criterion!r} gives a score for {name!r} that is negative or not finite; "
                         "check the loss on Task.batches, or choose another criterion"
                     )
             self._weights[criterion] = scores
         return self._weights[criterion]
+
+    def layer_scores(self, criterion: str, layer: Layer) -> Tensor:
+        """Return the scores of a layer's weight.
+
+        Raises:
+            ConfigError: As :meth:`weight_scores`, and where the criterion does not judge this layer.
+        """
+        scores = self.weight_scores(criterion)
+        if layer.weight not in scores:
+            raise ConfigError(
+                f"criterion {criterion!r} cannot judge layer {layer.name!r} ({layer.type_name}) or saw no input of it; "
+                "choose another criterion for it"
+            )
+        return scores[layer.weight]
 
     def unit_scores(self, criterion: str, group: Group) -> Tensor:
         """Return the scores of a group's units, shape (units,).
@@ -61,18 +103,70 @@ class ScoreBook:
         key = (criterion, group.name)
         if key not in self._units:
             scores = self.weight_scores(criterion)
-            judged = [slices for slices in group.slices if slices.tensor in scores]
+            roles = CRITERIA.get(criterion).judges
+            judged = [slices for slices in group.slices if slices.tensor in scores and slices.role in roles]
             if not judged:
                 raise ConfigError(
-                    f"criterion {criterion!r} judges nothing in group {group.name!r} (it has no batch norm); "
+                    f"criterion {criterion!r} judges nothing in group {group.name!r} ({_why_nothing(criterion)}); "
                     "choose another criterion for it"
                 )
             total = torch.zeros(group.units, dtype=torch.float64)
             for slices in judged:
-                values = scores[slices.tensor].movedim(slices.dim, 0)
-                per_place = values.reshape(values.shape[0], -1).sum(dim=1, dtype=torch.float64).cpu()
-                per_unit = per_place[slices.index].sum(dim=1)
+                values = scores[slices.tensor]
+                signed = _is_signed(values, self.evidence.model.get_parameter(slices.tensor))
+                draws = values if signed else values[None]
+                by_place = draws.movedim(slices.dim + 1, 1).flatten(2) if draws.dim() > 2 else draws[..., None]
+                sums = by_place.sum(dim=2, dtype=torch.float64).cpu()[:, slices.index].sum(dim=2)
+                per_unit = _settle(sums, signed)
                 mean = per_unit.mean()
                 total += per_unit / mean if mean > 0 else per_unit
             self._units[key] = total
         return self._units[key]
+
+
+def pattern_scores(values: Tensor, shape: Granularity, size: tuple[int, ...]) -> Tensor:
+    """Return non-negative scores per weight whose sums over units are the scores of the units.
+
+    Args:
+        values: Scores, shape ``size``, or signed contributions, shape (draws, *size).
+        shape: The weight pattern.
+        size: Of the weight, (out, in, *kernel).
+    """
+    if values.dim() == len(size):
+        return values
+    if shape.units is None:
+        return values.double().square().mean(dim=0)
+    units = shape.units(size).to(values.device)
+    settled = _settle(unit_sums(values, units), signed=True)
+    weights = torch.bincount(units[units >= 0], minlength=len(settled))
+    share = torch.cat([settled / weights, settled.new_zeros(1)])
+    return share[units]
+
+
+def units_below(scores: Tensor, deviations: float) -> int:
+    """Return how many units score below mean - ``deviations`` * std; one always stays.
+
+    Args:
+        scores: Shape (units,).
+        deviations: Standard deviations (of the population) below the mean.
+    """
+    if scores.numel() < 2:
+        return 0
+    limit = scores.mean() - deviations * scores.std(correction=0)
+    return min(int((scores < limit).sum()), scores.numel() - 1)
+
+
+def _is_signed(values: Tensor, parameter: Tensor) -> bool:
+    return values.dim() == parameter.dim() + 1
+
+
+def _settle(sums: Tensor, signed: bool) -> Tensor:
+    """Return unit scores from sums over units, shape (draws, units)."""
+    return sums.square().mean(dim=0) if signed else sums[0]
+
+
+def _why_nothing(criterion: str) -> str:
+    judges = CRITERIA.get(criterion).judges
+    if judges == ("along",):
+        return "it has no batch norm"
+    return "no layer reads it" if judges == ("in",) else "none of its tensors is scored"

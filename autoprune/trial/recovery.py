@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import TaskError
-from autoprune.pruning.criteria import batch_size
+from autoprune.pruning.criteria import batch_size, run_batch
 from autoprune.spec.config import RecoverySpec
 from autoprune.trial.task import Calibration
 
@@ -89,7 +89,7 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
             norm.train()
         with torch.no_grad():
             for batch in data.walk():
-                _forward(model, data, batch)
+                run_batch(model, batch, data.inputs, data.loss)
                 seen += batch_size(batch)
                 if seen >= samples:
                     break
@@ -100,17 +100,6 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
     if not seen:
         raise TaskError("recovery.batchnorm_samples needs data, and Task.batches gave none; give at least one batch")
     return seen
-
-
-def _forward(model: nn.Module, data: Calibration, batch: Any) -> None:
-    if data.loss is not None:
-        data.loss(model, batch)
-    elif isinstance(batch, Mapping):
-        model(**batch)
-    elif isinstance(batch, list | tuple):
-        model(*batch[: data.inputs])
-    else:
-        model(batch)
 
 
 @contextmanager

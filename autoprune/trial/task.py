@@ -26,16 +26,21 @@ class Calibration:
     """The data that pruning and recovery may use, and how.
 
     Attributes:
-        inputs: Positional inputs that the model takes (a batch without a loss is cut to so many).
+        example_inputs: As ``Task.example_inputs``; a batch without a loss is cut to so many positional inputs.
         batches: As ``Task.batches``.
         loss: As ``Task.loss``.
         finetune: As ``Task.finetune``.
     """
 
-    inputs: int = 1
+    example_inputs: Any = ()
     batches: Iterable[Any] | Callable[[], Iterable[Any]] | None = None
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     finetune: Callable[[nn.Module, int], None] | None = None
+
+    @property
+    def inputs(self) -> int:
+        """Positional inputs that the model takes."""
+        return max(len(positional(self.example_inputs)), 1)
 
     def walk(self) -> Iterator[Any]:
         """Yield the batches from the start."""
@@ -51,6 +56,8 @@ class Calibration:
             batches=self.walk if self.batches is not None else None,
             loss=self.loss,
             seed=seed,
+            args=positional(self.example_inputs),
+            kwargs=self.example_inputs if isinstance(self.example_inputs, Mapping) else {},
         )
 
 
@@ -111,7 +118,7 @@ class Task:
     @property
     def calibration(self) -> Calibration:
         """The data that pruning and recovery may use."""
-        return Calibration(max(len(self.args), 1), self.batches, self.loss, self.finetune)
+        return Calibration(self.example_inputs, self.batches, self.loss, self.finetune)
 
 
 def positional(example_inputs: Any) -> tuple[Any, ...]:

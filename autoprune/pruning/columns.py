@@ -1,0 +1,123 @@
+"""What a layer multiplies its weight with: the columns X of Y = W X, in the order of the 2-D weight (im2col)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+POSITIONS = 16
+"""Places per sample that second moments look at: neighbouring windows of an image say almost the same."""
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def is_product(module: nn.Module) -> bool:
+    """Whether the layer is Y = W X with columns: linear, and convolutions that are not transposed."""
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+
+def columns(module: nn.Module, x: Tensor, most: int | None = None) -> Tensor:
+    """Return what the weight is multiplied with.
+
+    Args:
+        module: A layer of which :func:`is_product` holds.
+        x: What enters it: (n, ..., in) for linear, (n, in, *space) or (in, *space) for convolutions.
+        most: Take so many columns only, drawn by a fixed seed; None for all.
+
+    Returns:
+        Shape (groups, inner, columns): with the weight as (groups, out / groups, inner), weight @ columns is the output
+        without bias.
+    """
+    if isinstance(module, nn.Linear):
+        rows = x.reshape(-1, x.shape[-1])
+        return rows[_drawn(len(rows), most, x.device)].T[None]
+    assert isinstance(module, _CONVOLUTIONS)
+    windows = _windows(module, x if x.dim() == len(module.kernel_size) + 2 else x[None])
+    places = (windows.shape[0], *windows.shape[2 : 2 + len(module.kernel_size)])
+    sample, *space = torch.unravel_index(_drawn(prod(places), most, x.device), places)
+    chosen: tuple[Any, ...] = (sample, slice(None), *space)
+    taken = windows[chosen]  # (columns, in, *kernel)
+    return taken.reshape(len(taken), module.groups, -1).permute(1, 2, 0)
+
+
+def column_sums(module: nn.Module, x: Tensor) -> Tensor:
+    """Return the sum over all columns of ``x``, shape (groups, inner), without unfolding more than one sample."""
+    if isinstance(module, nn.Linear):
+        return columns(module, x.reshape(-1, x.shape[-1]).sum(dim=0, keepdim=True)).sum(dim=2)
+    batched = x if x.dim() == x_dims(module) else x[None]
+    return columns(module, batched.sum(dim=0, keepdim=True)).sum(dim=2)
+
+
+def x_dims(module: nn.Module) -> int:
+    """Return the dimensions of a batched input of a convolution."""
+    kernel = module.kernel_size
+    assert isinstance(kernel, Sequence)
+    return len(kernel) + 2
+
+
+@dataclass
+class Moments:
+    """First and second moments of a layer's columns, accumulated in float64.
+
+    Attributes:
+        count: Columns seen.
+        total: Their sum, shape (groups, inner).
+        gram: Sum of x x^T, shape (groups, inner, inner); None where only means are wanted.
+    """
+
+    count: int
+    total: Tensor
+    gram: Tensor | None
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean column, shape (groups, inner)."""
+        return self.total / self.count
+
+    def damped(self, damping: float) -> Tensor:
+        """Return the mean of x x^T, with ``damping`` times its mean diagonal added so that it is invertible."""
+        assert self.gram is not None
+        gram = self.gram / self.count
+        diagonal = gram.diagonal(dim1=1, dim2=2)
+        # A layer that only ever saw zeros: any damping will do.
+        level = torch.where(diagonal.mean(dim=1) > 0, diagonal.mean(dim=1), 1.0)
+        return gram + damping * level[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+
+
+def add_moments(known: Moments | None, module: nn.Module, x: Tensor, gram: bool = True) -> Moments:
+    """Return moments with the columns of one more input, at most ``POSITIONS`` per sample, counted in.
+
+    Memory: inner^2 float64 per layer for the second moments, whatever the amount of data.
+    """
+    taken = columns(module, x, POSITIONS * max(int(x.shape[0]), 1))
+    total = taken.sum(dim=2, dtype=torch.float64)
+    product = (taken @ taken.transpose(1, 2)).double() if gram else None
+    if known is None:
+        return Moments(taken.shape[2], total, product)
+    both = known.gram + product if known.gram is not None and product is not None else None
+    return Moments(known.count + taken.shape[2], known.total + total, both)
+
+
+def _windows(module: nn.Module, x: Tensor) -> Tensor:
+    """Return a view (n, in, *places, *kernel) of the padded input."""
+    assert isinstance(module, _CONVOLUTIONS)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    for place, (size, stride, dilation) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, strict=True)
+    ):
+        padded = padded.unfold(2 + place, (size - 1) * dilation + 1, stride)[..., ::dilation]
+    return padded
+
+
+def _drawn(count: int, most: int | None, device: torch.device) -> Tensor:
+    if most is None or most >= count:
+        return torch.arange(count, device=device)
+    generator = torch.Generator().manual_seed(count)
+    return torch.randperm(count, generator=generator)[:most].sort().values.to(device)

@@ -1,0 +1,136 @@
+"""Criteria of what flows between layers, seen where a layer reads it: after the activation function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.pruning.columns import column_sums, is_product
+from autoprune.pruning.criteria.passes import DATA_SAMPLES, watch_inputs
+from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
+from autoprune.pruning.criteria.weights import out_dim_of, spread
+from autoprune.pruning.granularity import CHANNEL
+
+RANK_SAMPLES = 16
+"""Samples for feature-map ranks; they vary little from image to image (Lin et al. 2020, section 3.2)."""
+
+
+def _wanda(evidence: Evidence) -> Mapping[str, Tensor]:
+    """Return |w_ij| * ||x_j||_2, ranked over the layer rather than within each output."""
+    squares: dict[str, Tensor] = {}
+
+    def visit(name: str, module: nn.Module, x: Tensor) -> None:
+        if is_product(module):
+            found = column_sums(module, x.square()).double()
+        else:  # a transposed convolution multiplies every tap of a kernel with every place of its input channel
+            found = x.square().transpose(0, 1).flatten(1).sum(dim=1).double()
+        squares[name] = squares[name] + found if name in squares else found
+
+    watch_inputs(evidence, visit)
+    weights = evidence.tensors(evidence.weights)
+    found = {}
+    for name, square in squares.items():
+        weight = weights[name]
+        if square.dim() == 1:
+            norms = square.sqrt().reshape(-1, *[1] * (weight.dim() - 1))
+            found[name] = weight.abs() * norms
+        else:
+            grouped = weight.abs().reshape(square.shape[0], -1, square.shape[1])
+            found[name] = (grouped * square.sqrt()[:, None, :]).reshape(weight.shape)
+    return found
+
+
+@dataclass
+class _Running:
+    total: Tensor
+    count: int
+
+
+def _by_channel(
+    measure: Callable[[Tensor], Tensor], samples: int = DATA_SAMPLES
+) -> Callable[[Evidence], Mapping[str, Tensor]]:
+    """Return a criterion: the mean of a measure over samples, for each channel that a layer reads.
+
+    Args:
+        measure: From maps, shape (n, channels, *space), to one number per map, shape (n, channels).
+        samples: As in :func:`watch_inputs`.
+    """
+
+    def compute(evidence: Evidence) -> Mapping[str, Tensor]:
+        running: dict[str, _Running] = {}
+
+        def visit(name: str, module: nn.Module, x: Tensor) -> None:
+            values = measure(_maps(module, x)).double()
+            known = running.setdefault(name, _Running(torch.zeros_like(values[0]), 0))
+            known.total += values.sum(dim=0)
+            known.count += len(values)
+
+        watch_inputs(evidence, visit, samples)
+        weights = evidence.tensors(evidence.weights)
+        found = {}
+        for name, known in running.items():
+            shape = tuple(weights[name].shape)
+            in_dim = 1 - out_dim_of(evidence, name)
+            # A grouped convolution reads the channel at the same place of every group through one place of its weight.
+            places = (known.total / known.count).reshape(-1, shape[in_dim]).sum(dim=0)
+            found[name] = spread(places, shape, in_dim)
+        return found
+
+    return compute
+
+
+def _maps(module: nn.Module, x: Tensor) -> Tensor:
+    """Return (n, channels, *space); what enters a linear layer has one place per sample."""
+    if isinstance(module, nn.Linear):
+        return x.reshape(-1, x.shape[-1], 1)
+    kernel = module.kernel_size
+    assert isinstance(kernel, tuple)
+    return x if x.dim() == len(kernel) + 2 else x[None]
+
+
+def _mean_absolute(maps: Tensor) -> Tensor:
+    return maps.abs().flatten(2).mean(dim=2)
+
+
+def _share_not_zero(maps: Tensor) -> Tensor:
+    return (maps != 0).flatten(2).double().mean(dim=2)
+
+
+def _rank(maps: Tensor) -> Tensor:
+    first = maps[:RANK_SAMPLES]
+    flat = first.flatten(2)
+    # A map of one row or one column has rank 1 unless it is zero.
+    square = first.flatten(3) if first.dim() > 3 else flat[..., None]
+    if min(square.shape[2:]) == 1:
+        return (flat != 0).any(dim=2).double()
+    ranks: Tensor = torch.linalg.matrix_rank(square.float())
+    return ranks.double()
+
+
+def _channel_rule(summary: str, compute: Callable[[Evidence], Mapping[str, Tensor]]) -> Rule:
+    return Rule(summary, compute, needs_data=True, granularities=(CHANNEL,), judges=("in",))
+
+
+CRITERIA.add("wanda", Rule("|w| * ||x||_2 of the input it reads; Sun 2023 (arXiv 2306.11695)", _wanda, needs_data=True))
+CRITERIA.add(
+    "activation",
+    _channel_rule(
+        "mean |a| of a channel where it is read; Molchanov 2017 (arXiv 1611.06440)", _by_channel(_mean_absolute)
+    ),
+)
+CRITERIA.add(
+    "apoz",
+    _channel_rule(
+        "share of a != 0 where a channel is read, 1 - APoZ; Hu 2016 (arXiv 1607.03250)", _by_channel(_share_not_zero)
+    ),
+)
+CRITERIA.add(
+    "hrank",
+    _channel_rule(
+        f"mean rank of a channel's map where it is read, {RANK_SAMPLES} samples; Lin 2020 (arXiv 2002.10179)",
+        _by_channel(_rank, RANK_SAMPLES),
+    ),
+)
