@@ -1,9 +1,13 @@
-"""The command ``autoprune``. Exit codes: 0 success, 1 the run failed, 2 wrong use; errors are one readable paragraph."""
+"""The command ``autoprune``.
+
+Exit codes: 0 success, 1 the run failed, 2 wrong use. An error is one readable sentence; ``--debug`` adds the traceback.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.errors import AutopruneError, RunDirectoryError, UsageError
+from autoprune.errors import AutopruneError, RunDirectoryError, RunError, UsageError, one_line
 from autoprune.spec.record import RunRecords, read_records, write_records, write_whole
 
 if TYPE_CHECKING:
@@ -38,20 +42,26 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _err.print("autoprune: interrupted")
         sys.exit(1)
-    except (AutopruneError, OSError) as error:
+    except Exception as error:
         if debug:
             raise
-        text = str(error) if isinstance(error, AutopruneError) else _system_failure(error)
-        _err.print(Text.assemble(("autoprune: error: ", "bold red"), text), soft_wrap=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        _err.print(Text.assemble(("autoprune: error: ", "bold red"), _sentence(error)), soft_wrap=True)
+        sys.exit(2 if isinstance(error, (UsageError, *_WRONG_PATHS)) else 1)
 
 
-def _system_failure(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    return (
-        f"the system refused to read or write{where}: {error.strerror or error}; "
-        "check space and permissions, then run the same command again: finished trials are kept"
-    )
+_WRONG_PATHS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, AutopruneError):
+        return str(error)
+    if not isinstance(error, OSError):
+        return f"{one_line(error)}; this is not foreseen: 'autoprune --debug ...' shows where it comes from"
+    where = f" {error.filename2 or error.filename}" if error.filename else ""
+    refusal = f"the system refused to read or write{where} ({error.strerror or error})"
+    if isinstance(error, _WRONG_PATHS):
+        return f"{refusal}; give another path"
+    return f"{refusal}; free some space, then run the same command again: what was finished is kept"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,14 +104,18 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
     try:
         with _progress_bar(spec.search.trials) as show:
             run.run(show)
-    finally:
-        if (directory / "records.jsonl").is_file():
-            records = read_records(directory / "records.jsonl")
-            paths = write_report(records, directory / "report")
+    except UsageError:
+        raise
+    except Exception:
+        with suppress(AutopruneError, OSError):  # what went wrong first is what is told
+            write_report(run.records(), directory / "report")
+        raise
     if run.stopped:
-        _err.print(f"Search ended early: {run.stopped}. The same command goes on.")
+        _err.print(f"Search ended early: {run.stopped}. The same command goes on.", soft_wrap=True)
     if not (directory / "records.jsonl").is_file():
-        raise UsageError("the search was stopped before the dense model was measured; run the same command again")
+        raise RunError("the search was stopped before the dense model was measured; run the same command again")
+    records = run.records()
+    paths = write_report(records, directory / "report")
     _out.print(to_rich(front_table(records), _out.width))
     told = headline(records)
     _out.print()
@@ -126,6 +140,7 @@ class _progress_bar:  # noqa: N801 - used as a context manager, like a function
                 TextColumn("{task.description}"),
                 TimeElapsedColumn(),
                 console=_err,
+                auto_refresh=False,  # a thread that redraws would run beside the measurements
             )
             self._task = self._bar.add_task("starting", total=self._trials)
             self._bar.start()
@@ -139,7 +154,7 @@ class _progress_bar:  # noqa: N801 - used as a context manager, like a function
         volume = "-" if progress.hypervolume is None else f"{progress.hypervolume:.3f}"
         text = f"front {progress.front_size}, hypervolume {volume}, {_time_left(progress)}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=progress.finished, description=text)
+            self._bar.update(self._task, completed=progress.finished, description=text, refresh=True)
         elif progress.last is not None:
             state = "" if progress.last.state == "complete" else f" {progress.last.state},"
             _err.print(f"trial {progress.finished}/{progress.wanted}:{state} {text}", highlight=False)
@@ -174,7 +189,7 @@ def _records(directory: Path) -> RunRecords:
     if not directory.is_dir():
         raise RunDirectoryError(f"{directory} is no directory; give the directory of a run of 'autoprune search'")
     try:
-        from autoprune.search.storage import load_existing, storage_errors
+        from autoprune.search.storage import load_existing, shown_url, storage_errors
         from autoprune.search.study import read_study
     except ImportError:  # a bare machine re-renders from the records alone
         return read_records(directory / "records.jsonl")
@@ -183,7 +198,7 @@ def _records(directory: Path) -> RunRecords:
 
     resolved = directory / "study.yaml"
     url = load_document(StudySpec, resolved).storage if resolved.is_file() else None
-    with storage_errors(url or str(directory / "study.db")):
+    with storage_errors(shown_url(url, directory)):
         study = load_existing(url, directory)
         records = read_study(study) if study is not None else None
     if study is not None and records is None:
@@ -209,7 +224,10 @@ def select(directory: Path, maxima: tuple[str, ...], minimize: str, output: Path
     from autoprune.results.table import to_rich, trial_table
 
     records = _records(directory)
-    trial = choose(records, dict(_bound(text) for text in maxima), minimize)
+    bounds = [_bound(text) for text in maxima]
+    if len(dict(bounds)) < len(bounds):
+        raise UsageError("--max bounds a metric twice; bound each once")
+    trial = choose(records, dict(bounds), minimize)
     assert trial.config is not None
     _err.print(to_rich(trial_table(records, [trial], f"Trial {trial.number}"), _err.width))
     if output is None:
