@@ -323,15 +323,15 @@ def _entries(kind: str) -> list[tuple[str, str]]:
             (
                 name,
                 rule.summary
-                + ("; needs batches and loss" if rule.needs_data else "")
+                + ("; needs batches and loss" if rule.needs_loss else "; needs batches" if rule.needs_data else "")
                 + (f"; {', '.join(rule.granularities)} only" if rule.granularities else ""),
             )
             for name, rule in CRITERIA
         ]
     if kind == "granularities":
-        from autoprune.pruning.granularity import GRANULARITIES
+        from autoprune.pruning.granularity import catalogue
 
-        return [(name, shape.unit) for name, shape in GRANULARITIES] + [("N:M", "any 0 < N < M, as 2:4")]
+        return catalogue()
     if kind == "runtimes":
         from autoprune.cost.latency import RUNTIMES
 

@@ -25,40 +25,43 @@ def is_product(module: nn.Module) -> bool:
 def columns(module: nn.Module, x: Tensor, most: int | None = None) -> Tensor:
     """Return what the weight is multiplied with.
 
+    A transposed convolution multiplies every tap with every place of its input channel: it has one group per input
+    channel with one row, which is enough for what each weight meets, and no product of weight and columns.
+
     Args:
-        module: A layer of which :func:`is_product` holds.
+        module: A layer.
         x: What enters it: (n, ..., in) for linear, (n, in, *space) or (in, *space) for convolutions.
         most: Take so many columns only, drawn by a fixed seed; None for all.
 
     Returns:
         Shape (groups, inner, columns): with the weight as (groups, out / groups, inner), weight @ columns is the output
-        without bias.
+        without bias where :func:`is_product` holds.
     """
     if isinstance(module, nn.Linear):
         rows = x.reshape(-1, x.shape[-1])
         return rows[_drawn(len(rows), most, x.device)].T[None]
-    assert isinstance(module, _CONVOLUTIONS)
-    windows = _windows(module, x if x.dim() == len(module.kernel_size) + 2 else x[None])
-    places = (windows.shape[0], *windows.shape[2 : 2 + len(module.kernel_size)])
-    sample, *space = torch.unravel_index(_drawn(prod(places), most, x.device), places)
+    x = _batched(module, x)
+    if not isinstance(module, _CONVOLUTIONS):
+        places = x.transpose(0, 1).flatten(1)[:, None, :]
+        return places[:, :, _drawn(places.shape[2], most, x.device)]
+    windows = _windows(module, x)
+    shape = (windows.shape[0], *windows.shape[2 : 2 + len(module.kernel_size)])
+    sample, *space = torch.unravel_index(_drawn(prod(shape), most, x.device), shape)
     chosen: tuple[Any, ...] = (sample, slice(None), *space)
     taken = windows[chosen]  # (columns, in, *kernel)
     return taken.reshape(len(taken), module.groups, -1).permute(1, 2, 0)
 
 
-def column_sums(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the sum over all columns of ``x``, shape (groups, inner), without unfolding more than one sample."""
-    if isinstance(module, nn.Linear):
-        return columns(module, x.reshape(-1, x.shape[-1]).sum(dim=0, keepdim=True)).sum(dim=2)
-    batched = x if x.dim() == x_dims(module) else x[None]
-    return columns(module, batched.sum(dim=0, keepdim=True)).sum(dim=2)
+def column_squares(module: nn.Module, x: Tensor) -> Tensor:
+    """Return the sum of squares over all columns, shape (groups, inner), without unfolding more than one sample."""
+    batched = x.reshape(-1, x.shape[-1]) if isinstance(module, nn.Linear) else _batched(module, x)
+    return columns(module, batched.square().sum(dim=0, keepdim=True)).sum(dim=2)
 
 
-def x_dims(module: nn.Module) -> int:
-    """Return the dimensions of a batched input of a convolution."""
+def _batched(module: nn.Module, x: Tensor) -> Tensor:
     kernel = module.kernel_size
     assert isinstance(kernel, Sequence)
-    return len(kernel) + 2
+    return x if x.dim() == len(kernel) + 2 else x[None]
 
 
 @dataclass

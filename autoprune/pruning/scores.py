@@ -6,28 +6,16 @@ summed over the unit. Signed contributions (draws first) are summed over the uni
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.graph.groups import Group, Layer
-from autoprune.pruning.criteria import CRITERIA, Criterion, Evidence
+from autoprune.graph.groups import Group, Layer, Slices
+from autoprune.pruning.criteria import CRITERIA, Evidence
 from autoprune.pruning.granularity import Granularity, unit_sums
-
-
-def missing_data(criterion: Criterion, batches: bool, loss: bool) -> str:
-    """Return what a criterion needs and does not get, as in "Task.batches"; empty if nothing is missing.
-
-    Args:
-        criterion: The rule.
-        batches: Whether there are batches.
-        loss: Whether there is a loss.
-    """
-    wanted = {"Task.batches": criterion.needs_data and not batches, "Task.loss": criterion.needs_loss and not loss}
-    return " and ".join(name for name, lacks in wanted.items() if lacks)
 
 
 @dataclass
@@ -42,14 +30,27 @@ class ScoreBook:
     _weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     _units: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
-    def prepare(self, criteria: Iterable[str]) -> None:
-        """Compute the scores of these criteria now, so that what is wrong with them is said before any trial.
+    def missing_data(self, criterion: str) -> str:
+        """Return what a criterion needs and the task does not give, as "Task.batches"; empty if nothing is missing."""
+        rule = CRITERIA.get(criterion)
+        lacks = {
+            "Task.batches": rule.needs_data and self.evidence.batches is None,
+            "Task.loss": rule.needs_loss and self.evidence.loss is None,
+        }
+        return " and ".join(name for name, missing in lacks.items() if missing)
+
+    def serves(self, criterion: str, granularity: str, judged: Layer | Group) -> bool:
+        """Whether a criterion can score the units of a layer or group.
 
         Raises:
             ConfigError: As :meth:`weight_scores`.
         """
-        for criterion in dict.fromkeys(criteria):
-            self.weight_scores(criterion)
+        rule = CRITERIA.get(criterion)
+        if rule.granularities is not None and granularity not in rule.granularities:
+            return False
+        if isinstance(judged, Layer):
+            return judged.weight in self.weight_scores(criterion)
+        return bool(self._judged(criterion, judged))
 
     def weight_scores(self, criterion: str) -> Mapping[str, Tensor]:
         """Return for each tensor that the criterion judges its scores, as :meth:`Criterion.scores` gives them.
@@ -58,14 +59,13 @@ class ScoreBook:
             ConfigError: The criterion needs data that the task does not give, or yields NaN or a negative score.
         """
         if criterion not in self._weights:
-            rule = CRITERIA.get(criterion)
-            missing = missing_data(rule, self.evidence.batches is not None, self.evidence.loss is not None)
+            missing = self.missing_data(criterion)
             if missing:
                 raise ConfigError(
                     f"criterion {criterion!r} needs data, and the task has no {missing}; give it, or choose another "
                     "criterion"
                 )
-            scores = rule.scores(self.evidence)
+            scores = CRITERIA.get(criterion).scores(self.evidence)
             for name, values in scores.items():
                 signed = _is_signed(values, self.evidence.model.get_parameter(name))
                 if not bool(torch.isfinite(values).all()) or (not signed and bool((values < 0).any())):
@@ -103,8 +103,7 @@ class ScoreBook:
         key = (criterion, group.name)
         if key not in self._units:
             scores = self.weight_scores(criterion)
-            roles = CRITERIA.get(criterion).judges
-            judged = [slices for slices in group.slices if slices.tensor in scores and slices.role in roles]
+            judged = self._judged(criterion, group)
             if not judged:
                 raise ConfigError(
                     f"criterion {criterion!r} judges nothing in group {group.name!r} ({_why_nothing(criterion)}); "
@@ -122,6 +121,11 @@ class ScoreBook:
                 total += per_unit / mean if mean > 0 else per_unit
             self._units[key] = total
         return self._units[key]
+
+    def _judged(self, criterion: str, group: Group) -> list[Slices]:
+        scores = self.weight_scores(criterion)
+        roles = CRITERIA.get(criterion).judges
+        return [slices for slices in group.slices if slices.tensor in scores and slices.role in roles]
 
 
 def pattern_scores(values: Tensor, shape: Granularity, size: tuple[int, ...]) -> Tensor:

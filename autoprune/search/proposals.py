@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from autoprune.errors import ConfigError
 from autoprune.graph.groups import Group, Layer, ModelGraph
-from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import granularity, removed_count
+from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig, RecoverySpec, is_n_of_m
 from autoprune.spec.space import LayerSpace, SpaceSpec
 
@@ -170,7 +170,7 @@ def _suggest(trial: Suggests, name: str, choices: tuple[Any, ...]) -> Any:
 
 
 def make_proposals(
-    space: SpaceSpec, graph: ModelGraph, recovery: RecoverySpec, seed: int, with_data: bool
+    space: SpaceSpec, graph: ModelGraph, recovery: RecoverySpec, seed: int, book: ScoreBook
 ) -> Proposals:
     """Lay a space over a model.
 
@@ -179,13 +179,15 @@ def make_proposals(
         graph: The model.
         recovery: Resolved; goes into every config.
         seed: Goes into every config.
-        with_data: Whether the task has batches and a loss.
+        book: The scores of the model. Those of all criteria that the space uses are computed here, so that what is
+            wrong with one is said before any trial, and so that no criterion is offered where it judges nothing.
 
     Raises:
-        ConfigError: The space selects nothing, or names a criterion whose data the task does not give.
+        ConfigError: The space selects nothing, or names a criterion whose data the task does not give or that yields
+            no usable scores.
         UnknownNameError: The space names a granularity or criterion that does not exist.
     """
-    _check_names(space, with_data)
+    _check_names(space, book)
     knobs: list[Knob] = []
     notes: dict[str, None] = {}
     leaders: dict[str, list[Group]] = {}
@@ -196,10 +198,10 @@ def make_proposals(
         if options is None:
             continue
         groups = leaders.get(layer.name, [])
-        found = [_knob(layer.name, layer, groups[0] if groups else None, options, graph, notes)]
+        found = [_knob(layer.name, layer, groups[0] if groups else None, options, book, notes)]
         channels = tuple(key for key in options.granularities if granularity(key).removed)
         only_channels = options.model_copy(update={"granularities": channels})
-        found += [_knob(group.name, layer, group, only_channels, graph, notes) for group in groups[1:]]
+        found += [_knob(group.name, layer, group, only_channels, book, notes) for group in groups[1:]]
         knobs += [knob for knob in found if knob is not None]
     if not any(len(choices) > 1 for knob in knobs for choices in knob.parameters().values()):
         why = graph.untraced or "; ".join(notes) or "no rule selects a layer"
@@ -210,20 +212,21 @@ def make_proposals(
     return Proposals(tuple(knobs), ModelIdentity(fingerprint=graph.fingerprint), recovery, seed, tuple(notes))
 
 
-def _check_names(space: SpaceSpec, with_data: bool) -> None:
+def _check_names(space: SpaceSpec, book: ScoreBook) -> None:
     for rule in space.rules:
         for key in rule.granularity or ():
             granularity(key)
         for key in rule.criterion or ():
-            if CRITERIA.get(key).needs_data and not with_data:
+            missing = book.missing_data(key)
+            if missing:
                 raise ConfigError(
-                    f"space {space.name!r} names criterion {key!r}, which needs data, and the task has no batches and "
-                    "loss; give Task.batches and Task.loss, or take the criterion out"
+                    f"space {space.name!r} names criterion {key!r}, which needs data, and the task has no {missing}; "
+                    "give it, or take the criterion out"
                 )
 
 
 def _knob(
-    name: str, layer: Layer, group: Group | None, options: LayerSpace, graph: ModelGraph, notes: dict[str, None]
+    name: str, layer: Layer, group: Group | None, options: LayerSpace, book: ScoreBook, notes: dict[str, None]
 ) -> Knob | None:
     methods: list[str] = []
     free = False
@@ -235,7 +238,9 @@ def _knob(
         if refusal:
             notes.setdefault(refusal)
             continue
-        serving = [criterion for criterion in options.criteria if _serves(criterion, key, group, graph)]
+        judged = group if shape.removed else layer
+        assert judged is not None
+        serving = [criterion for criterion in options.criteria if book.serves(criterion, key, judged)]
         if not serving:
             notes.setdefault(f"{key} on {name!r} is left out: none of the space's criteria can score it")
             continue
@@ -255,12 +260,3 @@ def _knob(
         width=layer.shape[layer.out_dim],
         round_to=options.round_to,
     )
-
-
-def _serves(criterion: str, key: str, group: Group | None, graph: ModelGraph) -> bool:
-    rule = CRITERIA.get(criterion)
-    if rule.granularities is not None and key not in rule.granularities:
-        return False
-    if criterion != "batchnorm_scale":
-        return True
-    return group is not None and any(slices.tensor in graph.norm_scales for slices in group.slices)

@@ -105,7 +105,7 @@ class Study:
             self.runner.graph,
             self.runner.recovery,
             self.spec.search.seed,
-            with_data=task.batches is not None and task.loss is not None,
+            self.runner.book,
         )
         self._records: dict[int, TrialRecord] = {}
         self._known: dict[str, int] = {}

@@ -198,14 +198,14 @@ def test_forward_criteria_need_no_loss(evidence):
 @pytest.mark.parametrize("key", ["taylor", "wanda"])
 def test_a_criterion_without_its_data_says_what_to_give(key, evidence):
     with pytest.raises(ConfigError, match=rf"criterion '{key}' needs data.*Task.batches.*choose another"):
-        ScoreBook(dataclasses.replace(evidence, batches=None)).prepare([key])
+        ScoreBook(dataclasses.replace(evidence, batches=None)).weight_scores(key)
     with pytest.raises(ConfigError, match="gave none; give at least one batch"):
-        ScoreBook(dataclasses.replace(evidence, batches=lambda: iter(()))).prepare([key])
+        ScoreBook(dataclasses.replace(evidence, batches=lambda: iter(()))).weight_scores(key)
 
 
 def test_a_loss_is_asked_for_by_name(evidence):
     with pytest.raises(ConfigError, match=r"the task has no Task\.loss"):
-        ScoreBook(dataclasses.replace(evidence, loss=None)).prepare(["taylor"])
+        ScoreBook(dataclasses.replace(evidence, loss=None)).weight_scores("taylor")
 
 
 def test_nan_is_refused_with_the_tensor_and_the_remedy(evidence):
@@ -213,7 +213,7 @@ def test_nan_is_refused_with_the_tensor_and_the_remedy(evidence):
         return model(batch[0]).sum() * float("nan")
 
     with pytest.raises(ConfigError, match=r"'taylor' gives a score for 'stem.weight' that is negative or not finite"):
-        ScoreBook(dataclasses.replace(evidence, loss=nan)).prepare(["taylor"])
+        ScoreBook(dataclasses.replace(evidence, loss=nan)).weight_scores("taylor")
 
 
 def test_a_layer_that_no_pass_reaches_is_named(evidence, graph):

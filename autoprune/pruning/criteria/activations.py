@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autoprune.pruning.columns import column_sums, is_product
+from autoprune.pruning.columns import column_squares
 from autoprune.pruning.criteria.passes import DATA_SAMPLES, watch_inputs
 from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
 from autoprune.pruning.criteria.weights import out_dim_of, spread
-from autoprune.pruning.granularity import CHANNEL
+from autoprune.pruning.granularity import CHANNEL, HEAD
 
 RANK_SAMPLES = 16
 """Samples for feature-map ranks; they vary little from image to image (Lin et al. 2020, section 3.2)."""
@@ -23,24 +23,17 @@ def _wanda(evidence: Evidence) -> Mapping[str, Tensor]:
     squares: dict[str, Tensor] = {}
 
     def visit(name: str, module: nn.Module, x: Tensor) -> None:
-        if is_product(module):
-            found = column_sums(module, x.square()).double()
-        else:  # a transposed convolution multiplies every tap of a kernel with every place of its input channel
-            found = x.square().transpose(0, 1).flatten(1).sum(dim=1).double()
+        found = column_squares(module, x).double()
         squares[name] = squares[name] + found if name in squares else found
 
     watch_inputs(evidence, visit)
     weights = evidence.tensors(evidence.weights)
-    found = {}
-    for name, square in squares.items():
-        weight = weights[name]
-        if square.dim() == 1:
-            norms = square.sqrt().reshape(-1, *[1] * (weight.dim() - 1))
-            found[name] = weight.abs() * norms
-        else:
-            grouped = weight.abs().reshape(square.shape[0], -1, square.shape[1])
-            found[name] = (grouped * square.sqrt()[:, None, :]).reshape(weight.shape)
-    return found
+    return {
+        name: (weights[name].abs().reshape(len(square), -1, square.shape[1]) * square.sqrt()[:, None]).reshape(
+            weights[name].shape
+        )
+        for name, square in squares.items()
+    }
 
 
 @dataclass
@@ -111,7 +104,7 @@ def _rank(maps: Tensor) -> Tensor:
 
 
 def _channel_rule(summary: str, compute: Callable[[Evidence], Mapping[str, Tensor]]) -> Rule:
-    return Rule(summary, compute, needs_data=True, granularities=(CHANNEL,), judges=("in",))
+    return Rule(summary, compute, needs_data=True, granularities=(CHANNEL, HEAD), judges=("in",))
 
 
 CRITERIA.add("wanda", Rule("|w| * ||x||_2 of the input it reads; Sun 2023 (arXiv 2306.11695)", _wanda, needs_data=True))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from autoprune.pruning.columns import Moments, add_moments, is_product
+from autoprune.pruning.columns import Moments, add_moments
 from autoprune.pruning.criteria.gradients import mean_over_batches
 from autoprune.pruning.criteria.passes import watch_inputs
 from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
@@ -27,13 +27,12 @@ def _obd(evidence: Evidence) -> Mapping[str, Tensor]:
 def input_moments(evidence: Evidence, gram: bool = True) -> dict[str, Moments]:
     """Return the moments of what each layer multiplies its weight with, by weight name, from one pass.
 
-    Transposed convolutions, and layers whose ``forward`` is never called, are left out.
+    Layers whose ``forward`` is never called are left out.
     """
     found: dict[str, Moments] = {}
 
     def visit(name: str, module: nn.Module, x: Tensor) -> None:
-        if is_product(module):
-            found[name] = add_moments(found.get(name), module, x, gram)
+        found[name] = add_moments(found.get(name), module, x, gram)
 
     watch_inputs(evidence, visit)
     return found
@@ -42,7 +41,8 @@ def input_moments(evidence: Evidence, gram: bool = True) -> dict[str, Moments]:
 def _obs(evidence: Evidence) -> Mapping[str, Tensor]:
     """Optimal brain surgeon on the layer's output, w_j^2 / [H^-1]_jj with H = mean of x x^T (Hassibi 1993).
 
-    It is the error that removing the weight leaves when the others of its output are adjusted (OBC, Frantar 2022).
+    It is the error that removing the weight leaves when the others of its output are adjusted (OBC, Frantar 2022). Of
+    transposed convolutions only the diagonal of H is taken.
     """
     weights = evidence.tensors(evidence.weights)
     found = {}

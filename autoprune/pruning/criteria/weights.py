@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
-from autoprune.pruning.granularity import CHANNEL
+from autoprune.pruning.granularity import CHANNEL, HEAD
 
 LP = 0.5
 """The exponent of ``magnitude_lp``: below 1, so that many small weights count more than one large weight."""
@@ -107,7 +107,7 @@ CRITERIA.add(
     Rule(
         "sum of distances to the layer's other filters; He 2019 (arXiv 1811.00250)",
         _fpgm,
-        granularities=(CHANNEL,),
+        granularities=(CHANNEL, HEAD),
         judges=("out",),
     ),
 )
