@@ -46,6 +46,13 @@ class Identities:
         """Return the root of every entry of a 1-D tensor."""
         return [self.find(i) for i in ids.tolist()]
 
+    def canonical(self, ids: Tensor) -> Tensor:
+        """Return the same tensor with every identity replaced by the root of its class: what is united looks alike."""
+        slim = compact(ids)
+        known, places = torch.unique(slim, return_inverse=True)
+        roots = torch.tensor([self.find(identity) for identity in known.tolist()], dtype=torch.int64)
+        return shrink(roots[places].expand(ids.shape))
+
     def unite(self, a: Tensor, b: Tensor, reason: str) -> None:
         """Unite entry by entry, both of one shape; where one side is no channel the other is pinned for ``reason``."""
         pairs = torch.stack([compact(a, b).reshape(-1), compact(b, a).reshape(-1)], dim=1)

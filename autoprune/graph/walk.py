@@ -34,24 +34,48 @@ class Walk:
         for node in traced.nodes:
             if node.op == "placeholder":
                 self._env[node] = self._placeholder(node, traced)
-            elif node.op == "call_function":
-                self._env[node] = self._call(node)
             elif node.op == "output":
                 for value in node.all_input_nodes:
                     self._pin_output(node, self._env[value])
+            else:
+                self._step(node)
 
     def _placeholder(self, node: torch.fx.Node, traced: Trace) -> Any:
         name = self._names.get(traced.tensors.get(node.name, ""))
         value = node.meta.get("val")
         if name is not None:
-            return Stored.whole(name, tuple(self._tensors[name].shape))
+            tensor = self._tensors[name]
+            return Stored.whole(name, tensor.shape, isinstance(tensor, nn.Parameter))
         return fixed(value.shape) if isinstance(value, Tensor) else value
+
+    def _step(self, node: torch.fx.Node) -> None:
+        if node.op == "get_attr":
+            held = _held(node)
+            self._env[node] = fixed(held.shape) if isinstance(held, Tensor) else held
+        else:
+            self._env[node] = self._call(node)
+
+    def _inline(self, region: torch.fx.GraphModule, args: tuple[Any, ...]) -> Any:
+        """Walk a region that the export keeps apart because gradients or autocast are off in it."""
+        given = iter(args)
+        result: Any = None
+        for node in region.graph.nodes:
+            if node.op == "placeholder":
+                self._env[node] = next(given)
+            elif node.op == "output":
+                result = torch.fx.map_arg(node.args[0], lambda n: self._env[n])
+            else:
+                self._step(node)
+        return result
 
     def _call(self, node: torch.fx.Node) -> Any:
         args: Any = torch.fx.map_arg(node.args, lambda n: self._env[n])
         kwargs: Any = torch.fx.map_arg(node.kwargs, lambda n: self._env[n])
         if node.target is operator.getitem:
             return args[0][args[1]]
+        regions = [i for i, value in enumerate(args) if isinstance(value, torch.fx.GraphModule)]
+        if len(regions) == 1 and _name(node.target).startswith("wrap_with"):
+            return self._inline(args[regions[0]], args[regions[0] + 1 :])
         for used in node.all_input_nodes:
             stored = self._env[used]
             if isinstance(stored, Stored):
@@ -103,6 +127,14 @@ def first_names(model: nn.Module) -> dict[str, str]:
 def integers(module: nn.Module) -> dict[str, int]:
     """Return the public integer attributes of a module."""
     return {name: value for name, value in vars(module).items() if type(value) is int and not name.startswith("_")}
+
+
+def _held(node: torch.fx.Node) -> Any:
+    """Return what a get_attr node reads: a constant or a region."""
+    value: Any = node.graph.owning_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _name(target: Any) -> str:

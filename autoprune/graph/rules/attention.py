@@ -44,7 +44,7 @@ def _attention(call: Call) -> Tensor:
         return unknown(call)
     if call.argument(7, "enable_gqa", False):
         shared = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(shared, -3), value.repeat_interleave(shared, -3)
+        key, value = (shrink(side.repeat_interleave(shared, -3)) for side in (key, value))
     if call.argument(6, "scale") is None:
         last = query.dim() - 1
         for side in (query, key):

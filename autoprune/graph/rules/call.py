@@ -31,16 +31,18 @@ class Stored:
         name: Qualified name.
         shape: Its shape as the operator sees it.
         dims: For each of these axes, which dimension of the tensor it is; None for an axis that a view added or froze.
+        learned: Whether it is a parameter; a buffer is data.
     """
 
     name: str
     shape: tuple[int, ...]
     dims: tuple[int | None, ...]
+    learned: bool
 
     @classmethod
-    def whole(cls, name: str, shape: Sequence[int]) -> Stored:
+    def whole(cls, name: str, shape: Sequence[int], learned: bool = True) -> Stored:
         """Return a tensor as it is stored."""
-        return cls(name, tuple(shape), tuple(range(len(shape))))
+        return cls(name, tuple(shape), tuple(range(len(shape))), learned)
 
 
 @dataclass
@@ -102,16 +104,17 @@ class Call:
     def activation(self, value: Any) -> Tensor:
         """Return an operand as identities.
 
-        A stored vector where an activation is expected (a class token, a learned query) gets identities of its own; a
-        stored tensor with several axes cannot shrink, because nothing says which of them is the channel.
+        A learned vector where an activation is expected (a class token, a query) gets identities of its own. A tensor
+        with several axes cannot shrink, because nothing says which of them is the channel; nor can a buffer, which is
+        data.
         """
         if isinstance(value, Tensor):
             return value
         assert isinstance(value, Stored)
         long = [axis for axis, size in enumerate(value.shape) if size > 1]
-        dim = value.dims[long[0]] if len(long) == 1 else None
+        dim = value.dims[long[0]] if len(long) == 1 and value.learned else None
         if dim is None:
-            self.freeze(value, "a stored tensor as an activation, over several axes")
+            self.freeze(value, "a stored tensor as an activation")
             return fixed(value.shape)
         ids = self.ids.tie(value.name, dim, self.ids.fresh(value.shape[long[0]]), "shared parameter")
         return along(ids, long[0], value.shape)

@@ -27,12 +27,27 @@ def _permute(call: Call) -> Any:
     added = call.operator == "unsqueeze"
     position = call.argument(1, "dim") % moved.dim() if added else None
     dims = tuple(None if axis == position else by_stride.get(stride) for axis, stride in enumerate(moved.stride()))
-    return Stored(value.name, tuple(moved.shape), dims)
+    return replace(value, shape=tuple(moved.shape), dims=dims)
 
 
-@rule(
-    "flip", "repeat", "repeat_interleave", "stack", "cat", "alias", "concat", "tile", "lift_fresh", "hstack", "vstack"
-)
+@rule("cat", "concat", "stack")
+def _join(call: Call) -> Any:
+    """Put tensors side by side: over another axis than that of the channels (class token, time) channels meet."""
+    parts = [call.activation(part) for part in call.args[0]]
+    dim = call.argument(1, "dim", 0) % len(call.shape)
+    axes = {carrying_axes(part) for part in parts}
+    if len(axes) == 1 and len(carrying_axes(parts[0])) == 1 and (call.operator == "stack" or (dim,) not in axes):
+        axis = carrying_axes(parts[0])[0]
+        first = call.ids.unite_all(parts[0], axis, "side by side")
+        for part in parts[1:]:
+            call.ids.unite(
+                first, call.ids.unite_all(part, axis, "side by side"), "side by side with channels that stay"
+            )
+        parts = [call.ids.canonical(part) for part in parts]
+    return shrink(call.target(parts, dim))
+
+
+@rule("flip", "repeat", "repeat_interleave", "alias", "tile", "lift_fresh")
 def run(call: Call) -> Any:
     """Execute the operator on identities."""
 
@@ -126,7 +141,7 @@ def _chunk(call: Call) -> Any:
             _equal_parts(call, x, axis, count)
         else:
             call.ids.pin(x, f"{call.operator!r} into unequal parts")
-    return run(call)
+    return [call.ids.canonical(part) for part in run(call)]
 
 
 @rule("split", "split_with_sizes", "unsafe_split")
@@ -143,7 +158,7 @@ def _split(call: Call) -> Any:
         else:
             call.tie_sizes(names, _equal_parts(call, x, axis, x.shape[axis] // size))
             call.ids.assume(x, "a split at a size that is an attribute of the module")
-    return run(call)
+    return [call.ids.canonical(part) for part in run(call)]
 
 
 def _equal_parts(call: Call, x: Tensor, axis: int, count: int) -> Tensor:

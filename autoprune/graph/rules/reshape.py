@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -31,7 +32,7 @@ def _reshape(call: Call) -> Tensor | Stored:
     for inputs, outputs in blocks(x.shape, call.shape):
         if any(axis in carrying_axes(x) for axis in inputs):
             _one_block(call, x, inputs, outputs, written)
-    return shrink(x.reshape(call.shape))
+    return call.ids.canonical(x.reshape(call.shape))
 
 
 def _stored_view(value: Stored, shape: tuple[int, ...]) -> Stored | None:
@@ -40,7 +41,7 @@ def _stored_view(value: Stored, shape: tuple[int, ...]) -> Stored | None:
     if [size for size, _ in long] != [size for size in shape if size > 1]:
         return None
     dims = iter([dim for _, dim in long])
-    return Stored(value.name, shape, tuple(next(dims) if size > 1 else None for size in shape))
+    return replace(value, shape=shape, dims=tuple(next(dims) if size > 1 else None for size in shape))
 
 
 def _one_block(call: Call, x: Tensor, inputs: list[int], outputs: list[int], written: list[int]) -> None:
@@ -69,7 +70,7 @@ def _divided(call: Call, x: Tensor, axis: int, factors: list[int], written: list
     ids = x.reshape(call.shape)
     carrying = [factor for factor in factors if factor in carrying_axes(shrink(ids))]
     free = [factor for factor in factors if written[factor] == -1]
-    counted = [factor for factor in factors if call.size_names(HEAD_COUNTS, call.shape[factor])][:1]
+    counted = _counted(call, factors)
     if len(carrying) == 1:
         # the places of the other factors are alike already (heads merged with the batch, then taken apart again)
         shrinks = carrying[0]
@@ -90,6 +91,18 @@ def _divided(call: Call, x: Tensor, axis: int, factors: list[int], written: list
     widths = call.size_names(WIDTHS, x.shape[axis])
     if widths and carrying_axes(x) == (axis,):
         call.tie_sizes(widths, call.ids.unite_all(x, axis, "a view"))
+
+
+def _counted(call: Call, factors: list[int]) -> list[int]:
+    """Return the factor that the module counts as heads, if any.
+
+    Sizes may coincide: with 3 heads (3 parts, 3 heads, width), with as many heads as a head is wide (heads, width). The
+    width comes last, and the heads just before it or with parts between that are never named as heads.
+    """
+    found = [factor for factor in factors if call.size_names(HEAD_COUNTS, call.shape[factor])]
+    if len(found) > 1 and found[-1] == factors[-1]:
+        found.pop()
+    return found[-1:]
 
 
 def _written_shape(call: Call, x: Tensor) -> list[int]:
@@ -127,6 +140,7 @@ def _shuffle(call: Call) -> Tensor:
     assert isinstance(out, Tensor)
     if call.operator == "pixel_shuffle":
         call.ids.unite_all(out, out.dim() - 3, "pixel shuffle")
+        out = call.ids.canonical(out)
     else:
         call.ids.pin(out, f"{call.operator!r} needs its channel count")
     return out
