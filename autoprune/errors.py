@@ -90,6 +90,13 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
     return UnknownNameError(f"unknown {kind} {str(name)!r}{suggestion(name, names)}")
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """Return an error as "Type: text" on one line, cut after ``most`` characters."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def suggestion(name: object, names: Iterable[str]) -> str:
     """Return "; did you mean ...?" with the known names, ready to end a sentence."""
     names = list(names)

@@ -67,7 +67,7 @@ def n_of_m(granularity: str) -> tuple[int, int]:
 
 
 def _as_tuple(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 Choices = Annotated[tuple[LayerChoice, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -65,7 +66,7 @@ def read_yaml(path: Path) -> Any:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or "malformed"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise SpecError(f"{path}{line}: not valid YAML ({problem}); mend that line") from error
 
 
@@ -90,16 +91,22 @@ def parse_document(kind: type[D], data: Any, source: str) -> D:
     """
     if not isinstance(data, Mapping):
         raise SpecError(
-            f"{source}: holds {_shown(data)} where a mapping of keys is needed; see the README for the format"
+            f"{source}: holds {'nothing' if data is None else _shown(data)} where a mapping of keys is needed; "
+            "see the README for the format"
         )
     expected = _schema_of(kind)
     if expected and data.get("schema") != expected:
         found = data.get("schema")
         raise SpecError(f"{source}: schema is {_shown(found)} where {expected!r} is needed; set 'schema: {expected}'")
     try:
-        return kind.model_validate(data)
+        # As JSON, because only there a list may be strict about its entries and still become a tuple.
+        return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise SpecError(f"{source}: {_sentence(kind, error)}") from error
+        raise SpecError(f"{source}: {_sentence(kind, data, error)}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError(
+            f"{source}: holds a value that no document may hold ({error}); use text, numbers, lists"
+        ) from error
 
 
 def _schema_of(kind: type[Document]) -> str | None:
@@ -109,25 +116,73 @@ def _schema_of(kind: type[Document]) -> str | None:
     return None
 
 
-def _sentence(kind: type[Document], error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
+@dataclass(frozen=True)
+class _Problem:
+    """One mistake: where it stands in the user's own terms, and what is wrong."""
+
+    loc: tuple[str | int, ...]
+    kind: str
+    text: str
+    value: Any
+
+
+def _sentence(kind: type[Document], data: Mapping[Any, Any], error: ValidationError) -> str:
+    found = [_problem(data, details) for details in error.errors(include_url=False)]
+    # Every branch of "this or that" reports its own refusal: the one that got deepest is the one that was meant.
+    problems: list[_Problem] = []
+    for problem in sorted(found, key=lambda p: (-len(p.loc), p.kind.endswith("_type"))):
+        if not any(deeper.loc[: len(problem.loc)] == problem.loc for deeper in problems):
+            problems.append(problem)
+    problems.sort(key=lambda p: p.kind != "extra_forbidden")  # a key is rather misspelt than missing
     first = problems[0]
-    loc = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
-    key = ".".join(str(part) for part in loc) or "document"
+    key = ".".join(str(part) for part in first.loc) or "document"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{suggestion(loc[-1], _keys_at(kind, loc[:-1]))}{more}"
-    if first["type"] == "missing":
+    if first.kind == "extra_forbidden":
+        return f"unknown key {key!r}{suggestion(first.loc[-1], _keys_at(kind, first.loc[:-1]))}{more}"
+    if first.kind == "missing":
         return f"key {key!r} is missing; add it{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    return f"key {key!r} is {_shown(first['input'])}: {message}{more}"
+    alike = [p.text for p in found if p.loc == first.loc and p.kind.endswith("_type")]
+    text = " or ".join(dict.fromkeys(alike)).replace("or give", "or") if first.kind.endswith("_type") else first.text
+    return f"key {key!r} is {_shown(first.value)}: {text}{more}"
 
 
-def _keys_at(kind: type[BaseModel], loc: list[Any]) -> list[str]:
+_WANTED = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+}
+"""Pydantic's names of types, in the words of somebody who writes YAML."""
+
+
+def _problem(data: Any, details: Any) -> _Problem:
+    loc: list[str | int] = []
+    for part in details["loc"]:
+        if isinstance(part, int):
+            if not isinstance(data, list | tuple):
+                continue  # a single entry that was made a list of one
+            data = data[part] if part < len(data) else None
+        elif isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif details["type"] not in ("missing", "extra_forbidden") or part is not details["loc"][-1]:
+            continue  # the name of a branch of "this or that", which is no key
+        loc.append(part)
+    text = str(details["msg"]).removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+    if details["type"] in _WANTED:
+        text = f"give {_WANTED[details['type']]}"
+    return _Problem(tuple(loc), details["type"], text, details["input"])
+
+
+def _keys_at(kind: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     current: type[BaseModel] | None = kind
     for part in loc:
-        if current is None or part not in current.model_fields:
+        if current is None or not isinstance(part, str) or part not in current.model_fields:
             continue  # an index or a mapping key: the model below is the one found on the way
         current = _model_in(current.model_fields[part].annotation)
     return [field.alias or name for name, field in current.model_fields.items()] if current else []

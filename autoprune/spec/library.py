@@ -40,7 +40,7 @@ def find(kind: str, folder_name: str, name: str, relative_to: Path | None = None
         SpecError: No such file.
     """
     if name.endswith((".yaml", ".yml")):
-        places = [base / name for base in (relative_to, Path()) if base is not None]
+        places = list(dict.fromkeys(base / name for base in (relative_to, Path()) if base is not None))
         for place in places:
             if place.is_file():
                 return place

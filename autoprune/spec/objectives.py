@@ -103,7 +103,7 @@ class Bound:
         return f"{self.value:.6g} of dense" if self.relative else f"{self.value:.6g}"
 
 
-_PERCENT = re.compile(r"^\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*%\s*$")
+_PERCENT = re.compile(r"^\s*([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*%\s*$")
 
 
 def parse_bound(metric: str, text: float | str) -> Bound:

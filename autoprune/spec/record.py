@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,8 +209,13 @@ def write_records(records: RunRecords, path: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write ``text`` so that a reader sees the old file or the new one, never a part."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def read_records(path: Path) -> RunRecords:
@@ -220,7 +225,9 @@ def read_records(path: Path) -> RunRecords:
         RunDirectoryError: The file is missing or damaged.
     """
     try:
-        lines: Iterable[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        if not lines:
+            raise ValueError("it is empty")
         study, *trials = lines
     except FileNotFoundError:
         raise RunDirectoryError(

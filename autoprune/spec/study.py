@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from autoprune.errors import SpecError, UnknownNameError
 from autoprune.spec import library
 from autoprune.spec.config import RecoverySpec
 from autoprune.spec.document import Document, load_document
 from autoprune.spec.objectives import Bound, check_objectives, parse_bound
 from autoprune.spec.space import SpaceSpec
 
-_DURATION = re.compile(r"^\s*([0-9.]+)\s*(s|m|h)\s*$")
+_DURATION = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)\s*$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -138,11 +139,18 @@ def load_study(path: Path | str) -> StudySpec:
     here = path.parent
     update: dict[str, Any] = {}
     if isinstance(spec.space, str):
-        update["space"] = load_document(SpaceSpec, library.find("space", "search_spaces", spec.space, here))
-    device = library.find("device", "hw_models", spec.device, here)
+        update["space"] = load_document(SpaceSpec, _found(path, "space", "search_spaces", spec.space))
+    device = _found(path, "device", "hw_models", spec.device)
     if spec.device.endswith((".yaml", ".yml")):
         update["device"] = str(device)
     file, _, function = spec.task.rpartition(":")
     if file.endswith(".py") and not Path(file).is_file() and (here / file).is_file():
         update["task"] = f"{os.path.normpath(here / file)}:{function}"
     return spec.model_copy(update=update)
+
+
+def _found(path: Path, key: str, folder: str, name: str) -> Path:
+    try:
+        return library.find(key, folder, name, path.parent)
+    except (UnknownNameError, SpecError) as error:
+        raise type(error)(f"{path}: key {key!r}: {error}") from error
