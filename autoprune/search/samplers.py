@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
+import torch
+from optuna.trial import FrozenTrial
 
 from autoprune.registry import Registry
 
@@ -21,7 +24,7 @@ class SamplerRequest:
 
     Attributes:
         seed: Seed of the study.
-        number: Trials in the study so far.
+        number: Proposals settled so far. A trial that was lost with its process does not count: it is proposed again.
         trials: Trials wanted.
     """
 
@@ -48,6 +51,55 @@ class SamplerEntry:
     summary: str
 
 
+class SobolSampler(optuna.samplers.BaseSampler):
+    """One scrambled Sobol sequence over a whole study; the n-th proposal is its n-th point.
+
+    Optuna's own draws categories at random beside the sequence, and counts its points by the trials that were asked
+    for, so that a study that was interrupted leaves some out. Here categories, in the order given, are a grid as well.
+    """
+
+    def __init__(self, request: SamplerRequest) -> None:
+        self._request = request
+        self._random = optuna.samplers.RandomSampler(seed=request.trial_seed)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Return the parameters that all trials share, by name."""
+        return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, optuna.distributions.BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the parameters at the study's next point."""
+        if not search_space:
+            return {}
+        engine: Any = torch.quasirandom.SobolEngine  # torch leaves it untyped
+        points = engine(len(search_space), scramble=True, seed=self._request.seed).fast_forward(self._request.number)
+        point = points.draw(1, dtype=torch.float64)[0].tolist()
+        return {name: _at(search_space[name], place) for name, place in zip(sorted(search_space), point, strict=True)}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: optuna.distributions.BaseDistribution,
+    ) -> Any:
+        """Draw a parameter at random that no finished trial has."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _at(distribution: optuna.distributions.BaseDistribution, place: float) -> Any:
+    """Return the value at ``place`` in [0, 1) of a category or a number on a grid."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return distribution.choices[int(place * len(distribution.choices))]
+    assert isinstance(distribution, optuna.distributions.FloatDistribution)
+    assert distribution.step is not None, "proposals suggest numbers on grids only"
+    steps = round((distribution.high - distribution.low) / distribution.step) + 1
+    return min(round(distribution.low + int(place * steps) * distribution.step, 10), distribution.high)
+
+
 SAMPLERS: Registry[SamplerEntry] = Registry("sampler", "autoprune.samplers")
 
 
@@ -68,13 +120,10 @@ def _random(request: SamplerRequest) -> optuna.samplers.BaseSampler:
 
 
 def _qmc(request: SamplerRequest) -> optuna.samplers.BaseSampler:
-    # One scrambling for the whole study: its place in the sequence is kept in the storage.
-    return optuna.samplers.QMCSampler(
-        seed=request.seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
-    )
+    return SobolSampler(request)
 
 
 SAMPLERS.add("tpe", SamplerEntry(_tpe, "tree-structured Parzen estimator; Bergstra et al. 2011, Ozaki et al. 2020"))
 SAMPLERS.add("nsga2", SamplerEntry(_nsga2, "genetic, non-dominated sorting; Deb et al. 2002"))
 SAMPLERS.add("random", SamplerEntry(_random, "uniform at random: the baseline"))
-SAMPLERS.add("qmc", SamplerEntry(_qmc, "scrambled Sobol sequence, where parameters are numbers"))
+SAMPLERS.add("qmc", SamplerEntry(_qmc, "scrambled Sobol sequence over all parameters; Sobol 1967, Owen 1995"))

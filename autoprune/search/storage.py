@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from autoprune.errors import RunDirectoryError, StorageError
+from autoprune.errors import RunDirectoryError, SpecError, StorageError, one_line
 from autoprune.spec.document import parse_document
 from autoprune.spec.record import StudyRecord, TrialRecord
 
@@ -47,22 +49,25 @@ def open_study(
     """
     if url is None:
         check_sqlite(directory / "study.db")
-        url = f"sqlite:///{directory / 'study.db'}"
-    with storage_errors(url):
-        arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    with storage_errors(shown_url(url, directory)):
         study = optuna.create_study(
-            storage=RDBStorage(url, engine_kwargs=arguments),
+            storage=_connect(url, directory),
             study_name=STUDY_NAME,
             directions=["minimize"] * len(objectives),
             load_if_exists=True,
         )
         known = study.user_attrs.get(IDENTITY)
         if known is None:
-            if study.get_trials(deepcopy=False):
+            if study.get_trials(deepcopy=False) or len(study.directions) != len(objectives):
+                raise _not_ours(url, directory)
+            if (directory / "records.jsonl").exists():
                 raise RunDirectoryError(
-                    f"{url} holds an Optuna study that autoprune did not make; use another directory"
+                    f"{directory} holds the records of a search, and its storage is gone; restore "
+                    f"{shown_url(url, directory)}, or use another directory"
                 )
-            study.set_metric_names(list(objectives))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(objectives))
             study.set_user_attr(IDENTITY, dict(identity))
         elif known != identity:
             raise RunDirectoryError(
@@ -84,12 +89,50 @@ def load_existing(url: str | None, directory: Path) -> optuna.Study | None:
         if not path.is_file():
             return None
         check_sqlite(path)
-        url = f"sqlite:///{path}"
-    with storage_errors(url):
+    with storage_errors(shown_url(url, directory)):
         try:
-            return optuna.load_study(study_name=STUDY_NAME, storage=url)
+            study = optuna.load_study(study_name=STUDY_NAME, storage=_connect(url, directory))
         except KeyError:
-            raise RunDirectoryError(f"{url} holds no study of autoprune; give the directory of a search") from None
+            raise RunDirectoryError(
+                f"{shown_url(url, directory)} holds no study of autoprune; give the directory of a search"
+            ) from None
+        if IDENTITY not in study.user_attrs:
+            raise _not_ours(url, directory)
+    return study
+
+
+def shown_url(url: str | None, directory: Path) -> str:
+    """Return where the study is kept, for people: a password in a URL is hidden."""
+    if url is None:
+        return str(directory / "study.db")
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return repr(url)
+
+
+def _connect(url: str | None, directory: Path) -> RDBStorage:
+    text = url or _sqlite_url(directory / "study.db")
+    arguments = {"connect_args": {"timeout": 60}} if text.startswith("sqlite") else {}
+    try:
+        return RDBStorage(text, engine_kwargs=arguments)
+    except (ArgumentError, ImportError) as error:
+        raise SpecError(
+            f"storage {shown_url(url, directory)} cannot be opened ({one_line(error)}); "
+            "give an Optuna storage URL such as sqlite:///study.db, and install its driver"
+        ) from error
+
+
+def _sqlite_url(path: Path) -> str:
+    """Return a URL for a file whose name may hold what a URL, or Optuna's template of one, takes for its own."""
+    text = URL.create("sqlite", database=str(path)).render_as_string()
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _not_ours(url: str | None, directory: Path) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{shown_url(url, directory)} holds an Optuna study that autoprune did not make; use another directory"
+    )
 
 
 def check_sqlite(path: Path) -> None:
@@ -100,13 +143,17 @@ def check_sqlite(path: Path) -> None:
     """
     if not path.exists():
         return
-    remedy = "move it away to start anew, or restore it from a copy"
+    remedy = "restore it from a copy, or use another directory to start anew"
+    if path.is_file() and path.stat().st_size == 0:
+        if (path.parent / "records.jsonl").exists():
+            raise RunDirectoryError(f"{path} is empty, and {path.parent} holds the records of a search; {remedy}")
+        return  # a process that died, or a disk that was full, while the file was made: nothing is lost
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
             if problem != "ok":
-                raise RunDirectoryError(f"{path} is damaged ({problem}); {remedy}")
+                raise RunDirectoryError(f"{path} is damaged ({' '.join(problem.split())}); {remedy}")
             if "studies" not in tables:
                 raise RunDirectoryError(f"{path} is no study of autoprune (it holds no studies); {remedy}")
             names = {row[0] for row in connection.execute("SELECT study_name FROM studies")}
@@ -129,8 +176,8 @@ def storage_errors(where: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
         cause: BaseException = error.__cause__ or error
-        text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        full = "disk is full" in text or "disk I/O" in text
+        text = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        full = "is full" in text or "disk I/O" in text
         remedy = "free some space" if full else "check that it can be reached and written"
         raise StorageError(
             f"the study's storage {where} failed ({text}); {remedy}, then run the same command again: "
@@ -150,12 +197,9 @@ def study_record(study: optuna.Study) -> StudyRecord | None:
     return None if data is None else parse_document(StudyRecord, data, "the study in the storage")
 
 
-def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial counts towards the trials asked for: it was run to its record, and is no repeat.
-
-    A trial without a record was lost with its process, and its parameters were queued again.
-    """
-    return trial.state.is_finished() and RECORD in trial.user_attrs and trial.state != TrialState.PRUNED
+def proposals_made(trials: Sequence[FrozenTrial]) -> int:
+    """Return how many proposals are settled. A trial that was lost with its process is proposed again, not anew."""
+    return sum(RECORD in trial.user_attrs for trial in trials)
 
 
 def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import hashlib
 import json
 import platform
 import time
@@ -15,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+import torch
+from optuna.trial import Trial, TrialState
+from torch import nn
 
 from autoprune.cost.host import machine_title
-from autoprune.errors import RunError, UsageError
+from autoprune.errors import RunError, UsageError, one_line
 from autoprune.search import storage
 from autoprune.search.lock import exclusive
 from autoprune.search.proposals import make_proposals
@@ -133,9 +137,8 @@ class Study:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.stopped = ""
         with exclusive(self.directory):
-            identity = {**self.spec.identity(), "fingerprint": self.runner.graph.fingerprint}
-            study = storage.open_study(self.spec.storage, self.directory, self.spec.objectives, _plain(identity))
-            with storage.storage_errors(self.spec.storage or str(self.directory / "study.db")):
+            study = storage.open_study(self.spec.storage, self.directory, self.spec.objectives, self._identity())
+            with storage.storage_errors(storage.shown_url(self.spec.storage, self.directory)):
                 write_whole(self.directory / "study.yaml", self.spec.to_yaml())
                 self._resume(study)
                 try:
@@ -144,10 +147,11 @@ class Study:
                         self._score_front(study)
                 except KeyboardInterrupt:
                     self.stopped = "stopped by Ctrl-C"
-                finally:
-                    records = read_study(study)
-                    if records is not None:
-                        write_records(records, self.directory / "records.jsonl")
+                except BaseException:
+                    with contextlib.suppress(Exception):  # what went wrong first is what is told
+                        self._write_records(study)
+                    raise
+                records = self._write_records(study)
         return [] if records is None else list(front(records))
 
     def records(self) -> RunRecords:
@@ -158,36 +162,54 @@ class Study:
         """
         return read_records(self.directory / "records.jsonl")
 
+    def _identity(self) -> dict[str, Any]:
+        """Return what makes two runs the same study: what is asked, of which network, with which weights."""
+        facts = {**self._shown_spec.identity(), "fingerprint": self.runner.graph.fingerprint}
+        return dict(_plain(facts | {"checkpoint": _checkpoint(self.runner.model)}))
+
+    @property
+    def _shown_spec(self) -> StudySpec:
+        """The study without the password that its storage may need."""
+        url = self.spec.storage
+        return (
+            self.spec
+            if url is None
+            else self.spec.model_copy(update={"storage": storage.shown_url(url, self.directory)})
+        )
+
+    def _write_records(self, study: optuna.Study) -> RunRecords | None:
+        records = read_study(study)
+        if records is not None:
+            write_records(records, self.directory / "records.jsonl")
+        return records
+
     def _resume(self, study: optuna.Study) -> None:
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in study.get_trials(deepcopy=False):
             record = storage.record_of(trial)
+            if record is not None:
+                self._remember(record)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            record = self._records.get(trial.number)
             if record is not None:
                 self._tell(study, trial.number, record)  # the process died after the record, before the telling
             else:
-                self._give_back(study, trial)
-        for trial in study.get_trials(deepcopy=False):
-            record = storage.record_of(trial)
-            if record is not None and trial.state.is_finished():
-                self._remember(record)
-        queued = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        present = {_key(t.system_attrs.get("fixed_params", {})) for t in queued}
-        present |= {_key(t.params) for t in study.get_trials(deepcopy=False) if storage.counts(t)}
+                study.tell(trial.number, state=TrialState.FAIL)
+        self._enqueue(study)
+
+    def _enqueue(self, study: optuna.Study) -> None:
+        """Queue what every study starts with and this one lacks: the dense model, and after it the uniform ladder."""
+        trials = study.get_trials(deepcopy=False)
+        present = {_key(t.system_attrs.get("fixed_params", {})) for t in trials if t.state == TrialState.WAITING}
+        present |= {_key(t.params) for t in trials if storage.RECORD in t.user_attrs}
         most = max(0, min(len(LADDER), self.spec.search.trials // 5))
         steps = (
             [(DENSE, 0.0), *((UNIFORM, sparsity) for sparsity in LADDER[:: len(LADDER) // most][:most])] if most else []
         )
-        for origin, sparsity in steps or [(DENSE, 0.0)]:
+        for origin, sparsity in steps if self._dense else [(DENSE, 0.0)]:
             params = self.proposals.searched(self.proposals.uniform(sparsity))
             if _key(params) not in present:
                 present.add(_key(params))
                 study.enqueue_trial(params, user_attrs={storage.ORIGIN: origin})
-
-    def _give_back(self, study: optuna.Study, trial: FrozenTrial | Trial) -> None:
-        """Fail a trial that was not finished, and queue its parameters again."""
-        params, attrs = trial.params, trial.user_attrs
-        study.tell(trial.number, state=TrialState.FAIL)
-        kept = {storage.ORIGIN: attrs[storage.ORIGIN]} if storage.ORIGIN in attrs else {}
-        study.enqueue_trial(params, user_attrs=kept)
 
     def _loop(self, study: optuna.Study, on_trial: Callable[[Progress], None]) -> None:
         started = time.perf_counter()
@@ -210,16 +232,17 @@ class Study:
             if failures >= MOST_FAILURES:
                 cause = (record.error or "").strip().splitlines()[-1]
                 raise RunError(
-                    f"{failures} trials in a row failed, the last with {cause}; mend the cause and run the same command "
-                    "again (the tracebacks stand in the report)"
+                    f"{failures} trials in a row failed, the last with {cause}; mend the cause and run the same "
+                    "command again (the tracebacks stand in the report)"
                 )
 
     def _one(self, study: optuna.Study) -> TrialRecord:
         started = time.perf_counter()
-        request = SamplerRequest(self.spec.search.seed, len(study.get_trials(deepcopy=False)), self.spec.search.trials)
+        settled = storage.proposals_made(study.get_trials(deepcopy=False))
+        request = SamplerRequest(self.spec.search.seed, settled, self.spec.search.trials)
         study.sampler = SAMPLERS.get(self.spec.search.sampler).make(request)
         trial = study.ask()
-        with self._requeue_if_interrupted(study, trial):
+        with _failed_if_interrupted(study, trial):
             config = self._signed(self.proposals.suggest(trial), trial.number)
             origin = str(trial.user_attrs.get(storage.ORIGIN, self.spec.search.sampler))
             proposed = time.perf_counter() - started
@@ -232,16 +255,10 @@ class Study:
             trial.set_user_attr(storage.RECORD, record.to_data())
             self._tell(study, trial.number, record)
         self._remember(record)
+        if record.origin == DENSE:
+            self._enqueue(study)
         self._record_s = time.perf_counter() - started
         return record
-
-    @contextmanager
-    def _requeue_if_interrupted(self, study: optuna.Study, trial: Trial) -> Iterator[None]:
-        try:
-            yield
-        except (KeyboardInterrupt, UsageError):
-            self._give_back(study, trial)
-            raise
 
     def _run(self, study: optuna.Study, config: PruningConfig, number: int, origin: str) -> TrialRecord:
         known = self._known.get(config.signature)
@@ -251,11 +268,14 @@ class Study:
         dense = self._dense
         if dense is None:
             record = self.runner.run_dense(number)
+            self._test(
+                study, record
+            )  # now, because a test that cannot run is better known before the search than after
             study.set_user_attr(storage.STUDY, self._study_record(record).to_data())
             return record.model_copy(update={"config": self._signed(self.runner.dense_config, number)})
         try:
             return self.runner.run(config, number, origin, dense)
-        except Exception:  # the study loop's boundary: a trial's own failure is kept, and the search goes on
+        except (Exception, SystemExit):  # the loop's boundary: a trial's own failure is kept, and the search goes on
             error = traceback.format_exc()
             return TrialRecord(number=number, state="failed", origin=origin, config=config, error=error)
 
@@ -278,18 +298,19 @@ class Study:
 
     def _score_front(self, study: optuna.Study) -> None:
         """Score the final front on test data, each trial once however often the command is run."""
-        if self.runner.task.test is None:
-            return
         records = read_study(study)
         assert records is not None
+        for trial in front(records):
+            try:
+                self._test(study, trial)
+            except Exception as error:
+                self.stopped = f"Task.test failed on the network of trial {trial.number} ({one_line(error)})"
+
+    def _test(self, study: optuna.Study, trial: TrialRecord) -> None:
         scores = dict(study.user_attrs.get(storage.TEST_SCORES, {}))
-        wanted = {trial.number: trial for trial in front(records)}
-        if self._dense is not None:
-            wanted.setdefault(self._dense.number, self._dense)
-        for number, trial in wanted.items():
-            if str(number) not in scores and trial.config is not None:
-                scores[str(number)] = self.runner.test_score(trial.config)
-                study.set_user_attr(storage.TEST_SCORES, scores)
+        if self.runner.task.test is not None and str(trial.number) not in scores and trial.config is not None:
+            scores[str(trial.number)] = self.runner.test_score(trial.config)
+            study.set_user_attr(storage.TEST_SCORES, scores)
 
     def _study_record(self, dense: TrialRecord) -> StudyRecord:
         runner, graph = self.runner, self.runner.graph
@@ -305,7 +326,7 @@ class Study:
         if runner.meter is None:
             notes.append(f"latency is modelled: {runner.profile.title} is not measured from here, so it only ranks")
         return StudyRecord(
-            spec=self.spec,
+            spec=self._shown_spec,
             device_title=runner.profile.title,
             fingerprint=graph.fingerprint,
             dense_score=dense.score or 0.0,
@@ -373,8 +394,30 @@ def read_study(study: optuna.Study) -> RunRecords | None:
     return RunRecords(study=about, trials=tuple(trials))
 
 
+@contextmanager
+def _failed_if_interrupted(study: optuna.Study, trial: Trial) -> Iterator[None]:
+    """Close a trial that did not come to its record. Without one it counts for nothing, and is proposed again."""
+    try:
+        yield
+    except (KeyboardInterrupt, UsageError):
+        if storage.RECORD not in trial.user_attrs:
+            study.tell(trial.number, state=TrialState.FAIL)
+        raise
+
+
 def _key(params: Any) -> str:
     return json.dumps({name: params[name] for name in sorted(params)}, default=str)
+
+
+def _checkpoint(model: nn.Module) -> str:
+    """Return a short hash of a model's weights, from at most about a thousand entries of each tensor."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            flat = value.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 1000)].cpu().contiguous()
+            digest.update(name.encode() + bytes(sample.view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
 
 
 def _plain(data: Any) -> Any:
