@@ -2,11 +2,12 @@
 
 The file holds one entry per tensor of the ``state_dict``. A tensor with many zeros is two entries: ``NAME`` with its
 non-zero values, and ``NAME::mask`` with one bit per element. What is needed to rebuild the architecture is the shape of
-every tensor; it stands in the metadata as a document.
+every tensor, and the number of heads where a module counts them; both stand in the metadata as a document.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,13 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from autoprune.cost.storage import format_of
 from autoprune.errors import ConfigError, SpecError
 from autoprune.graph.trace import fingerprint
-from autoprune.pruning.surgery import resize
+from autoprune.pruning.surgery import head_sizes, resize
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.document import Document, parse_document
 
@@ -48,6 +49,7 @@ class PrunedFile(Document):
     Attributes:
         fingerprint: Of the dense architecture.
         tensors: ``state_dict`` key to how it is stored.
+        head_sizes: Integer attributes that no shape tells (``blocks.0.attn.num_heads``) to their values after pruning.
         config: The config it was made by.
         version: Version of autoprune that wrote it.
     """
@@ -55,6 +57,7 @@ class PrunedFile(Document):
     schema_: Literal["autoprune/pruned/1"] = Field("autoprune/pruned/1", alias="schema")
     fingerprint: str
     tensors: dict[str, TensorEntry]
+    head_sizes: dict[str, int] = {}
     config: PruningConfig | None = None
     version: str
 
@@ -99,11 +102,23 @@ def save_pruned(
             tensors[name + MASK] = torch.from_numpy(np.packbits(mask.reshape(-1).numpy()))
         else:
             tensors[name] = tensor
-    about = PrunedFile(fingerprint=identity, tensors=entries, config=config, version=version("autoprune"))
+    about = PrunedFile(
+        fingerprint=identity,
+        tensors=entries,
+        head_sizes=head_sizes(model),
+        config=config,
+        version=version("autoprune"),
+    )
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    save_file(tensors, str(part), metadata={"autoprune": about.to_json()})
-    part.replace(path)
+    try:
+        # Written by Python, whose errors name the file and the cause.
+        part.write_bytes(save(tensors, metadata={"autoprune": about.to_json()}))
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
     return path.stat().st_size
 
 
@@ -132,9 +147,14 @@ def load_pruned(model: nn.Module, path: Path | str) -> nn.Module:
     if expected != set(about.tensors):
         odd = sorted(expected ^ set(about.tensors))[0]
         raise ConfigError(f"{path} and the model differ in tensor {odd!r}; build the model as it was before pruning")
+    unknown = set(about.head_sizes) - set(head_sizes(model))
+    if unknown:
+        raise ConfigError(
+            f"{path} sets {sorted(unknown)[0]!r}, which the model lacks; build the model as it was before pruning"
+        )
     # Restored first: a shape that the file only claims is never allocated.
     restored = {name: _restore(name, about, stored, str(path)) for name in about.tensors}
-    smaller = resize(model, {name: tuple(tensor.shape) for name, tensor in restored.items()})
+    smaller = resize(model, {name: tuple(tensor.shape) for name, tensor in restored.items()}, about.head_sizes)
     smaller.load_state_dict(restored)
     return smaller.eval()
 

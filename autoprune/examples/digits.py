@@ -103,7 +103,9 @@ def task(directory: Path) -> Task:
             model = DigitsNet()
             train(training, model, steps=250)
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), weights)
+        part = weights.with_name(weights.name + ".part")
+        save_file(model.state_dict(), part)
+        part.replace(weights)  # whole or not at all, so that a run that was killed goes on
     return Task(
         model=model.eval(),
         example_inputs=validation[0][:1],

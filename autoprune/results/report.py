@@ -6,6 +6,7 @@ The same records give the same bytes: nothing in it depends on when or where it 
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from autoprune.errors import RunDirectoryError
+from autoprune.errors import RunDirectoryError, StorageError
 from autoprune.results.details import (
     energy_table,
     failures,
@@ -81,6 +82,7 @@ def write_report(records: RunRecords, directory: Path) -> ReportPaths:
 
     Raises:
         RunDirectoryError: The directory cannot be written.
+        StorageError: The disk is full.
     """
     paths = ReportPaths(
         html=directory / "index.html",
@@ -106,6 +108,10 @@ def write_report(records: RunRecords, directory: Path) -> ReportPaths:
         for path, text in texts.items():
             write_whole(path, text)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise StorageError(
+                f"no report can be written to {directory} ({error}); free some space, then run 'autoprune report'"
+            ) from error
         raise RunDirectoryError(f"no report can be written to {directory} ({error}); give a writable folder") from error
     return paths
 

@@ -30,7 +30,7 @@ from autoprune.spec.record import EnergyRecord, LatencyRecord, LayerRecord, Timi
 from autoprune.spec.study import StudySpec
 from autoprune.trial.pruned import PrunedModel, pruned_model, recover_pruned
 from autoprune.trial.recovery import resolve_recovery
-from autoprune.trial.task import Task, score
+from autoprune.trial.task import Task, check_batches, score, score_dense
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class TrialRunner:
         self.meter: Meter | None = _meter(spec, self.profile)
         self.model: nn.Module = copy.deepcopy(task.model).eval()
         self.data = task.calibration
+        check_batches(self.data, self.model)
         self.graph, self.proof = proven_groups(self.model, task.args, task.kwargs, spec.search.seed)
         self.recovery = resolve_recovery(spec.recovery, self.model, self.data)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, spec.search.seed))
@@ -115,7 +116,7 @@ class TrialRunner:
         """
         clock = _Clock()
         with clock.time("evaluate_s"):
-            value = score(self.task.evaluate, self.model, "evaluate")
+            value = score_dense(self.task.evaluate, self.model, "evaluate")
         with clock.time("cost_s"):
             costs = self._costs(PrunedModel(self.model, NOTHING))
         with clock.time("latency_s"):
@@ -192,7 +193,7 @@ class TrialRunner:
         if self.task.test is None:
             return None
         if not config.layers:
-            return score(self.task.test, self.model, "test")
+            return score_dense(self.task.test, self.model, "test")
         pruned = pruned_model(self.model, self.graph, self.book, config)
         recover_pruned(pruned, config, self.data)
         return score(self.task.test, pruned.model, "test")

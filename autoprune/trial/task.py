@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import numbers
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from autoprune.errors import TaskError, suggestion
+from autoprune.errors import TaskError, one_line, suggestion
 from autoprune.graph.groups import ModelGraph
+from autoprune.graph.trace import evaluation_mode
 from autoprune.pruning.criteria import Evidence
 
 
@@ -71,7 +75,7 @@ class Task:
             inputs. The first dimension of every tensor is the batch.
         evaluate: ``evaluate(model) -> float`` on validation data; the search sees only this.
         higher_is_better: Direction of the score (False for a loss).
-        test: Like ``evaluate`` on test data; called once for the dense model and once for each trial of the final front.
+        test: Like ``evaluate`` on test data; called once for the dense model, and for each trial of the final front.
         batches: Calibration data, from the training set: an iterable that can be walked again, or a function that
             returns one. A batch is whatever ``loss`` takes; without ``loss``, inputs or (inputs, targets).
         loss: ``loss(model, batch) -> scalar tensor``, for criteria that need gradients.
@@ -92,18 +96,28 @@ class Task:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
-            raise TaskError(f"Task.model is a {type(self.model).__name__}; give a torch.nn.Module")
+            raise TaskError(f"Task.model is {kind_of(self.model)}; give a torch.nn.Module")
         if not isinstance(self.example_inputs, Tensor | tuple | list | Mapping):
-            kind = type(self.example_inputs).__name__
-            raise TaskError(f"Task.example_inputs is a {kind}; give a tensor, a tuple or a dict, as the model takes it")
+            raise TaskError(
+                f"Task.example_inputs is {kind_of(self.example_inputs)}; "
+                "give a tensor, a tuple or a dict, as the model takes it"
+            )
+        if any(isinstance(leaf, Tensor) and not leaf.numel() for leaf in tree_leaves(self.example_inputs)):
+            raise TaskError("Task.example_inputs holds a tensor without entries; give at least one sample")
         for name in ("evaluate", "test", "loss", "finetune"):
             value = getattr(self, name)
             if not (callable(value) or (value is None and name != "evaluate")):
-                raise TaskError(f"Task.{name} is a {type(value).__name__}; give a function")
+                raise TaskError(f"Task.{name} is {kind_of(value)}; give a function")
+        if not isinstance(self.higher_is_better, bool):
+            raise TaskError(f"Task.higher_is_better is {kind_of(self.higher_is_better)}; give True or False")
         if isinstance(self.batches, Iterator):
             raise TaskError(
                 "Task.batches is an iterator, which can be walked once; give a list, a DataLoader or a function"
             )
+
+        walks = callable(self.batches) or isinstance(self.batches, Iterable) or hasattr(self.batches, "__getitem__")
+        if self.batches is not None and not walks:
+            raise TaskError(f"Task.batches is {kind_of(self.batches)}; give a list, a DataLoader or a function")
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -142,15 +156,63 @@ def score(evaluate: Callable[[nn.Module], float], model: nn.Module, name: str) -
     model.eval()
     with torch.no_grad():
         value = evaluate(model)
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if (isinstance(value, Tensor) and value.numel() == 1) or (isinstance(value, np.ndarray) and value.size == 1):
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TaskError(f"Task.{name} returned a {type(value).__name__}; return the score as one float")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TaskError(f"Task.{name} returned {kind_of(value)}; return the score as one float")
     if not math.isfinite(value):
         raise TaskError(
             f"Task.{name} returned {value}; return a finite score, or raise for a network that cannot be scored"
         )
     return float(value)
+
+
+def score_dense(evaluate: Callable[[nn.Module], float], model: nn.Module, name: str) -> float:
+    """As :func:`score`, on the dense model: what raises there is no trial's failure but the task's.
+
+    Raises:
+        TaskError: The function raises, or the result is not a finite number.
+    """
+    try:
+        return score(evaluate, model, name)
+    except TaskError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"Task.{name} raised {one_line(error)} on the dense model; mend the function") from error
+
+
+def check_batches(data: Calibration, model: nn.Module) -> None:
+    """Look at the first batch, so that data that cannot be used is told before a search, not in each trial of it.
+
+    Raises:
+        TaskError: There is no batch, or the loss on it is not one finite number.
+    """
+    if data.batches is None:
+        return
+    try:
+        batch = next(data.walk(), None)
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"Task.batches raised {one_line(error)} at the first batch; mend it") from error
+    if batch is None:
+        raise TaskError("Task.batches gave no batch; give at least one, or leave it out")
+    if data.loss is None:
+        return
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            value = data.loss(model, batch)
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"Task.loss raised {one_line(error)} on the first batch; mend the function") from error
+    if not (isinstance(value, Tensor) and value.numel() == 1 and bool(torch.isfinite(value))):
+        found = f"the value {value.item()}" if isinstance(value, Tensor) and value.numel() == 1 else kind_of(value)
+        raise TaskError(f"Task.loss returned {found} on the first batch; return one finite number as a tensor")
+
+
+def kind_of(value: Any) -> str:
+    """Return what a value is, in words for a message: "an int", "None", "a float32 tensor (2, 3)"."""
+    if value is None or isinstance(value, Tensor):
+        return "None" if value is None else f"a {str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def load_task(reference: str, directory: Path | None = None) -> Task:
@@ -172,17 +234,19 @@ def load_task(reference: str, directory: Path | None = None) -> Task:
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise TaskError(f"task {reference!r}: {where} has no function {name!r}{suggestion(name, known)}")
     function = getattr(module, name)
+    if isinstance(function, Task):
+        return function
+    if not callable(function):
+        raise TaskError(f"task {reference!r} is {kind_of(function)}; give a function that returns an autoprune.Task")
     try:
-        if isinstance(function, Task):
-            return function
         wants = "directory" in inspect.signature(function).parameters
         task = function(directory=directory or Path()) if wants else function()
     except TaskError:
         raise
-    except Exception as error:
-        raise TaskError(f"task {reference!r} raised {type(error).__name__}: {error}; mend the function") from error
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"task {reference!r} raised {one_line(error)}; mend the function") from error
     if not isinstance(task, Task):
-        raise TaskError(f"task {reference!r} returned a {type(task).__name__}; return an autoprune.Task")
+        raise TaskError(f"task {reference!r} returned {kind_of(task)}; return an autoprune.Task")
     return task
 
 
@@ -191,7 +255,7 @@ def _import_module(name: str, reference: str) -> ModuleType:
         sys.path.insert(0, str(Path.cwd()))  # a command finds the user's modules as ``python -m`` does
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(_import_failure(reference, error)) from error
 
 
@@ -207,14 +271,14 @@ def _import_file(path: Path, reference: str) -> ModuleType:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(_import_failure(reference, error)) from error
     finally:
         sys.path.remove(str(path.resolve().parent))
     return module
 
 
-def _import_failure(reference: str, error: Exception) -> str:
+def _import_failure(reference: str, error: BaseException) -> str:
     remedy = "install it" if isinstance(error, ModuleNotFoundError) else "mend the module"
     extra = " (pip install 'autoprune[examples]')" if "sklearn" in str(error) else ""
-    return f"task {reference!r} does not import ({type(error).__name__}: {error}); {remedy}{extra}"
+    return f"task {reference!r} does not import ({one_line(error)}); {remedy}{extra}"
