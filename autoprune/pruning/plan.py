@@ -12,8 +12,8 @@ from autoprune.errors import ConfigError, unknown_name
 from autoprune.graph.groups import Layer, ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.pruning.criteria import CRITERIA
-from autoprune.pruning.granularity import granularity, lowest, removed_count
-from autoprune.pruning.scores import ScoreBook, pattern_scores
+from autoprune.pruning.granularity import granularity, lowest, removed_count, unit_sums
+from autoprune.pruning.scores import ScoreBook, pattern_scores, units_below
 from autoprune.spec.config import LayerChoice, PruningConfig
 
 Cuts = Mapping[tuple[str, int], Tensor]
@@ -85,6 +85,11 @@ def _check_choice(name: str, choice: LayerChoice, graph: ModelGraph) -> None:
         refusal = shape.refusal(graph.layer(name))
         if refusal:
             raise ConfigError(f"{refusal}; choose another granularity")
+        if choice.threshold is not None and shape.units is None:
+            raise ConfigError(
+                f"layer {name!r}: {choice.granularity} is not chosen unit by unit, so no threshold can decide; "
+                "give a sparsity"
+            )
 
 
 def _raise_no_group(name: str, graph: ModelGraph) -> None:
@@ -110,9 +115,10 @@ def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan
     for name, choice in config.choices():
         if granularity(choice.granularity).removed:
             group = graph.groups[name]
-            count = removed_count(group.units, choice.fraction)
+            scores = book.unit_scores(choice.criterion, group)
+            count = _count(choice, scores)
             if count:
-                gone[name] = lowest(book.unit_scores(choice.criterion, group), count)
+                gone[name] = lowest(scores, count)
     cuts = cuts_of(graph, gone)
     masks: dict[str, Tensor] = {}
     patterns: dict[str, str] = {}
@@ -122,7 +128,14 @@ def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan
             continue
         layer = graph.layer(name)
         scores = _left(book.layer_scores(choice.criterion, layer), layer, cuts)
-        kept = shape.mask(pattern_scores(scores, shape, tuple(scores.shape[-len(layer.shape) :])), choice.fraction)
+        size = tuple(scores.shape[-len(layer.shape) :])
+        scores = pattern_scores(scores, shape, size)
+        fraction = choice.fraction
+        if choice.threshold is not None:
+            assert shape.units is not None, "check_config refuses a threshold elsewhere"
+            sums = unit_sums(scores[None], shape.units(size))[0]
+            fraction = _count(choice, sums) / max(len(sums), 1)
+        kept = shape.mask(scores, fraction)
         masks[layer.weight] = kept.movedim(0, layer.out_dim)
         patterns[layer.weight] = choice.granularity
     return Plan(cuts, masks, patterns)
@@ -146,6 +159,13 @@ def cuts_of(graph: ModelGraph, gone: Mapping[str, Tensor]) -> Cuts:
             stays = keep.setdefault((size.name, SIZE), torch.ones(size.dense, dtype=torch.bool))
             stays[size.index[units].reshape(-1)] = False
     return {axis: torch.nonzero(stays).reshape(-1) for axis, stays in keep.items()}
+
+
+def _count(choice: LayerChoice, scores: Tensor) -> int:
+    """Return how many units go, by the fraction or by the threshold."""
+    if choice.threshold is not None:
+        return units_below(scores, choice.threshold.std)
+    return removed_count(len(scores), choice.fraction)
 
 
 def _left(scores: Tensor, layer: Layer, cuts: Cuts) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from autoprune.spec.document import Document, load_document
+
+
+class Threshold(Document):
+    """Removes what scores far below the others, instead of a fraction.
+
+    Attributes:
+        std: Units whose score is below the mean of the layer's or group's scores minus so many standard deviations go.
+    """
+
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
 
 
 class LayerChoice(Document):
@@ -19,11 +30,13 @@ class LayerChoice(Document):
         criterion: Registry key ("magnitude_l1").
         sparsity: Fraction of the units that is removed, 0 <= sparsity < 1. For N:M it follows from the pattern and may
             be left out.
+        threshold: In the place of ``sparsity``: what goes is decided by the scores.
     """
 
     granularity: str
     criterion: str
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    threshold: Threshold | None = None
 
     @model_validator(mode="after")
     def _sparsity_is_known(self) -> LayerChoice:
@@ -32,15 +45,22 @@ class LayerChoice(Document):
             implied = 1 - kept / of
             if self.sparsity is not None and abs(self.sparsity - implied) > 1e-9:
                 raise ValueError(f"{self.granularity} removes exactly {implied:g} of the weights; leave sparsity out")
-        elif self.sparsity is None:
+            if self.threshold is not None:
+                raise ValueError(f"{self.granularity} removes exactly {implied:g} of the weights; leave threshold out")
+        elif self.sparsity is None and self.threshold is None:
             raise ValueError(
-                f"granularity {self.granularity!r} needs a sparsity; give a fraction of at least 0 and below 1"
+                f"granularity {self.granularity!r} needs a sparsity; give a fraction of at least 0 and below 1, "
+                "or a threshold"
             )
+        elif self.sparsity is not None and self.threshold is not None:
+            raise ValueError("sparsity and threshold exclude each other; leave one of them out")
         return self
 
     @property
     def fraction(self) -> float:
-        """The sparsity, also where it follows from an N:M pattern."""
+        """The sparsity, also where it follows from an N:M pattern; NaN where a threshold decides."""
+        if self.threshold is not None:
+            return math.nan
         if self.sparsity is not None:
             return self.sparsity
         kept, of = n_of_m(self.granularity)
