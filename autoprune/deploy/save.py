@@ -57,7 +57,7 @@ class PrunedFile(Document):
     schema_: Literal["autoprune/pruned/1"] = Field("autoprune/pruned/1", alias="schema")
     fingerprint: str
     tensors: dict[str, TensorEntry]
-    head_sizes: dict[str, int] = {}
+    head_sizes: dict[str, int] = Field(default_factory=dict)
     config: PruningConfig | None = None
     version: str
 
