@@ -223,7 +223,7 @@ class LSTMClassifier(nn.Module):
 
 
 class EncoderLayers(nn.Module):
-    """torch's own encoder layer: its attention computes head widths from ``embed_dim``, its two linear layers are free."""
+    """torch's own encoder layer: its attention computes head widths from ``embed_dim``; the linear layers are free."""
 
     def __init__(self) -> None:
         super().__init__()
