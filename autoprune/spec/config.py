@@ -108,7 +108,7 @@ class RecoverySpec(Document):
     """What happens between pruning and scoring.
 
     Attributes:
-        batchnorm_samples: Samples that re-estimate batch-norm statistics; 0 is off. Left out: 512 where the model has
+        batchnorm_samples: Samples that re-estimate batch-norm statistics; 0 is off. Left out: 128 where the model has
             batch norm and the task has batches.
         finetune_steps: Optimiser steps of ``Task.finetune``; 0 is off.
     """

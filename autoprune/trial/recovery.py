@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from autoprune.errors import TaskError
 from autoprune.pruning.criteria import batch_size, run_batch
 from autoprune.spec.config import RecoverySpec
 from autoprune.trial.task import Calibration
 
-DEFAULT_BATCHNORM_SAMPLES = 512
+DEFAULT_BATCHNORM_SAMPLES = 128
 """Samples of a recalibration when the recipe names none (100 do as well as 2,000 on ResNet-20/CIFAR-10)."""
 
 _NORMS = nn.modules.batchnorm._BatchNorm
@@ -89,8 +90,9 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
             norm.train()
         with torch.no_grad():
             for batch in data.walk():
-                run_batch(model, batch, data.inputs, data.loss)
-                seen += batch_size(batch)
+                part = _first(batch, samples - seen)
+                run_batch(model, part, data.inputs, data.loss)
+                seen += batch_size(part)
                 if seen >= samples:
                     break
     finally:
@@ -100,6 +102,16 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
     if not seen:
         raise TaskError("recovery.batchnorm_samples needs data, and Task.batches gave none; give at least one batch")
     return seen
+
+
+def _first(batch: Any, count: int) -> Any:
+    """Return the first ``count`` samples of a batch: of every tensor in it that holds one row a sample."""
+    size = batch_size(batch)
+    if size <= count:
+        return batch
+    return tree_map(
+        lambda leaf: leaf[:count] if isinstance(leaf, Tensor) and leaf.shape[:1] == (size,) else leaf, batch
+    )
 
 
 @contextmanager
