@@ -6,20 +6,20 @@ Classes with the same signature, that is the same tensors cut along the same dim
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from autoprune.errors import TraceError, unknown_name
+from autoprune.graph.members import Axis, Members, members
 from autoprune.graph.rules import SIZE
 from autoprune.graph.rules.attention import PRODUCT
 from autoprune.graph.rules.reshape import SPLIT
 from autoprune.graph.trace import check_inputs, fingerprint, trace
-from autoprune.graph.walk import Axis, Walk, first_names, integers, stored_tensors
+from autoprune.graph.walk import Walk, first_names, integers, stored_tensors
 
 PRUNABLE_TYPES = (
     nn.Conv1d,
@@ -225,9 +225,6 @@ def _out_dim(module: nn.Module) -> int | None:
     return 1 if type(module).__name__ == "Conv1D" and {"nf", "nx"} <= integers(module).keys() else None
 
 
-Signature = tuple[tuple[Axis, int], ...]
-
-
 def _groups(walks: list[Walk], layers: Mapping[str, Layer], model: nn.Module) -> list[Group]:
     """Collect the groups of the first walk and, of the second, the heads that the first could not offer."""
     sizes = {
@@ -235,63 +232,35 @@ def _groups(walks: list[Walk], layers: Mapping[str, Layer], model: nn.Module) ->
         for name, module in model.named_modules()
         for key, value in integers(module).items()
     }
-    made: dict[Signature, Group] = {}
+    made: dict[tuple[tuple[Axis, int], ...], Group] = {}
     for walk in walks:
-        for signature, roots in _by_signature(walk).items():
-            group = _group(walk, layers, sizes, signature, roots)
+        for each in members(walk.found.ids):
+            group = _group(walk, layers, sizes, each)
             if group is not None and (walk is walks[0] or group.kind == "head"):
-                made.setdefault(signature, group)
+                made.setdefault(tuple((axis, where.shape[1]) for axis, where in each.index.items()), group)
     return list(made.values())
 
 
-@dataclass(frozen=True)
-class _Class:
-    """Channels that must go together: a root of the union-find, and its places axis by axis."""
-
-    root: int
-    places: Mapping[Axis, list[int]]
-
-
-def _by_signature(walk: Walk) -> dict[Signature, list[_Class]]:
-    members: dict[int, dict[Axis, list[int]]] = defaultdict(dict)
-    for axis, ids in walk.found.ids.axes():
-        for place, root in enumerate(walk.found.ids.roots(ids)):
-            if walk.found.ids.pinned(root) is None:
-                members[root].setdefault(axis, []).append(place)
-    found: dict[Signature, list[_Class]] = defaultdict(list)
-    for root, places in members.items():
-        found[tuple((axis, len(index)) for axis, index in places.items())].append(_Class(root, places))
-    return found
-
-
-def _group(
-    walk: Walk, layers: Mapping[str, Layer], sizes: Mapping[str, int], signature: Signature, classes: list[_Class]
-) -> Group | None:
+def _group(walk: Walk, layers: Mapping[str, Layer], sizes: Mapping[str, int], each: Members) -> Group | None:
     """Make a group of classes with one signature; None where no layer makes its channels."""
-    owner = {layer.weight: layer.name for layer in layers.values()}
-    producing = {owner[axis[0]] for axis, _ in signature if axis in walk.found.producers and axis[0] in owner}
-    if not producing:
+    found, ids = walk.found, walk.found.ids
+    producing = {axis[0] for axis in each.index if axis in found.producers}
+    names = tuple(layer.name for layer in layers.values() if layer.weight in producing)
+    if not names:
         return None
-    slices: list[Slices] = []
-    counts: list[Size] = []
-    for axis, _ in signature:
-        index = torch.tensor([each.places[axis] for each in classes])
-        if axis[1] == SIZE:
-            counts.append(Size(axis[0], sizes[axis[0]], index))
-        else:
-            slices.append(Slices(axis[0], axis[1], index, _role(walk, axis), axis in walk.found.consumers))
-    order = list(layers)
-    names = tuple(sorted(producing, key=order.index))
-    ids = walk.found.ids
-    heads = all({SPLIT, PRODUCT} <= ids.marks(each.root) for each in classes)
+    heads = all({SPLIT, PRODUCT} <= ids.marks(root) for root in each.roots)
     return Group(
         name=names[0],
         layers=names,
-        units=len(classes),
-        slices=tuple(slices),
+        units=len(each.roots),
+        slices=tuple(
+            Slices(axis[0], axis[1], where, _role(walk, axis), axis in found.consumers)
+            for axis, where in each.index.items()
+            if axis[1] != SIZE
+        ),
         kind="head" if heads else "channel",
-        sizes=tuple(counts),
-        assumption=next(filter(None, (ids.assumption(each.root) for each in classes)), ""),
+        sizes=tuple(Size(axis[0], sizes[axis[0]], where) for axis, where in each.index.items() if axis[1] == SIZE),
+        assumption=next(filter(None, map(ids.assumption, each.roots)), ""),
     )
 
 

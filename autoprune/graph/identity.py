@@ -55,9 +55,10 @@ class Identities:
 
     def unite(self, a: Tensor, b: Tensor, reason: str) -> None:
         """Unite entry by entry, both of one shape; where one side is no channel the other is pinned for ``reason``."""
-        pairs = torch.stack([compact(a, b).reshape(-1), compact(b, a).reshape(-1)], dim=1)
-        for left, right in torch.unique(pairs, dim=0).tolist():
-            self._join(left, right, reason)
+        count = len(self._parent)
+        pairs = torch.unique(compact(a, b).reshape(-1) * count + compact(b, a).reshape(-1))
+        for pair in pairs.tolist():
+            self._join(pair // count, pair % count, reason)
 
     def unite_all(self, ids: Tensor, axis: int, reason: str) -> Tensor:
         """Unite all positions that share an index along ``axis``; return one identity per index, shape (size,)."""
@@ -95,6 +96,16 @@ class Identities:
             return ids
         self.unite(known, ids, reason)
         return known
+
+    def table(self) -> Tensor:
+        """Return the root of every identity, shape (identities,)."""
+        return torch.tensor([self.find(identity) for identity in range(len(self._parent))])
+
+    def free(self, table: Tensor) -> Tensor:
+        """Return for every identity whether its class may go, shape of ``table``."""
+        free = torch.ones_like(table, dtype=torch.bool)
+        free[torch.tensor(sorted(self._pinned))] = False
+        return free[table]
 
     def axes(self) -> Iterable[tuple[tuple[str, int], Tensor]]:
         """Return every tied axis: (tensor, dim) and its identities."""

@@ -12,9 +12,6 @@ from autoprune.graph.identity import fixed
 from autoprune.graph.rules import Call, Findings, Stored, apply_rule
 from autoprune.graph.trace import Trace
 
-Axis = tuple[str, int]
-"""A tensor and one of its dimensions, or an integer attribute and ``SIZE``."""
-
 
 class Walk:
     """The pass and what it found.
