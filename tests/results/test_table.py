@@ -70,7 +70,16 @@ def test_macs_stand_beside_their_share_of_dense(records):
     column = [c.title for c in table.columns].index("MACs")
     trial = next(t for t in records.trials if str(t.number) == table.rows[1].cells[0].text)
     share = trial.values["macs"] / dense_trial(records).values["macs"]
-    assert table.rows[1].cells[column] == Cell(count(trial.values["macs"]), percent(share))
+    assert table.rows[1].cells[column] == Cell(count(trial.values["macs"]), percent(share), relative=percent(share))
+
+
+def test_a_narrow_terminal_shows_whole_shares_of_dense(records):
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(to_rich(front_table(records), width=80))
+    shown = stream.getvalue()
+    assert "…" not in shown
+    dense = dense_trial(records).values["macs"]
+    assert all(percent(t.values["macs"] / dense) in shown for t in front(records) if t.origin != "dense")
 
 
 def test_picks_stand_in_their_order(records):
