@@ -1,4 +1,4 @@
-"""A config applied to a dense model: the one way in which a search, a test score and an export get the small network."""
+"""A config applied to a dense model: the one way in which a search, a test and an export get the smaller network."""
 
 from __future__ import annotations
 
