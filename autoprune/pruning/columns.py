@@ -83,10 +83,15 @@ class Moments:
         """Mean column, shape (groups, inner)."""
         return self.total / self.count
 
-    def damped(self, damping: float) -> Tensor:
-        """Return the mean of x x^T, with ``damping`` times its mean diagonal added so that it is invertible."""
+    def damped(self, damping: float, centred: bool = False) -> Tensor:
+        """Return the mean of x x^T, or their covariance, with ``damping`` times its mean diagonal added.
+
+        So it is positive definite.
+        """
         assert self.gram is not None
         gram = self.gram / self.count
+        if centred:
+            gram = gram - self.mean[:, :, None] * self.mean[:, None, :]
         diagonal = gram.diagonal(dim1=1, dim2=2)
         # A layer that only ever saw zeros: any damping will do.
         level = torch.where(diagonal.mean(dim=1) > 0, diagonal.mean(dim=1), 1.0)

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from autoprune.errors import ConfigError
 from autoprune.graph.groups import Group, Layer, Slices
+from autoprune.pruning.columns import Moments
 from autoprune.pruning.criteria import CRITERIA, Evidence
+from autoprune.pruning.criteria.curvature import input_moments
 from autoprune.pruning.granularity import Granularity, unit_sums
 
 
 @dataclass
 class ScoreBook:
-    """All scores of one dense model.
+    """All scores of one dense model, and what compensation must know of it.
 
     Attributes:
         evidence: What criteria look at.
@@ -29,6 +31,7 @@ class ScoreBook:
     evidence: Evidence
     _weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     _units: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    _moments: dict[bool, Mapping[str, Moments]] = field(default_factory=dict)
 
     def missing_data(self, criterion: str) -> str:
         """Return what a criterion needs and the task does not give, as "Task.batches"; empty if nothing is missing."""
@@ -121,6 +124,16 @@ class ScoreBook:
                 total += per_unit / mean if mean > 0 else per_unit
             self._units[key] = total
         return self._units[key]
+
+    def moments(self, second: bool) -> Mapping[str, Moments]:
+        """Return the moments of what each layer reads, by weight name; it needs ``Task.batches``.
+
+        Args:
+            second: Whether second moments are wanted too; they need inner^2 numbers per layer.
+        """
+        if second not in self._moments:
+            self._moments[second] = self._moments.get(True) or input_moments(self.evidence, gram=second)
+        return self._moments[second]
 
     def _judged(self, criterion: str, group: Group) -> list[Slices]:
         scores = self.weight_scores(criterion)

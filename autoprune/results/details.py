@@ -126,6 +126,8 @@ def timings_table(records: RunRecords) -> Table | None:
     rows = []
     for field in Timings.model_fields:
         values = [float(getattr(t.timings, field)) for t in trials]
+        if not any(values):
+            continue
         share = percent(sum(values) / total) if total else MISSING
         rows.append(
             Row(

@@ -111,10 +111,13 @@ class RecoverySpec(Document):
         batchnorm_samples: Samples that re-estimate batch-norm statistics; 0 is off. Left out: 128 where the model has
             batch norm and the task has batches.
         finetune_steps: Optimiser steps of ``Task.finetune``; 0 is off.
+        compensate: How remaining weights take over what was removed, before all else: "bias" moves mean outputs back,
+            "least_squares" re-fits the weights of the layers that lost inputs.
     """
 
     batchnorm_samples: Annotated[int, Field(ge=0)] | None = None
     finetune_steps: Annotated[int, Field(ge=0)] = 0
+    compensate: Literal["none", "bias", "least_squares"] = "none"
 
 
 class Provenance(Document):

@@ -88,11 +88,13 @@ class LayerRecord(Document):
 
 
 class Timings(Document):
-    """Wall seconds of the parts of one trial."""
+    """Wall seconds of the parts of one trial; ``recover_s`` is what recovery takes beside the two before it."""
 
     propose_s: float = 0.0
     prune_s: float = 0.0
     cost_s: float = 0.0
+    compensate_s: float = 0.0
+    finetune_s: float = 0.0
     recover_s: float = 0.0
     evaluate_s: float = 0.0
     latency_s: float = 0.0

@@ -41,34 +41,36 @@ def resolve_recovery(spec: RecoverySpec, model: nn.Module, data: Calibration) ->
         raise TaskError(
             f"recovery.finetune_steps is {spec.finetune_steps}, and the task has no finetune; give it or set it to 0"
         )
-    return RecoverySpec(batchnorm_samples=samples, finetune_steps=spec.finetune_steps)
+    if spec.compensate != "none" and data.batches is None:
+        raise TaskError(
+            f"recovery.compensate is {spec.compensate!r}, and the task has no batches; "
+            "give Task.batches or set it to none"
+        )
+    return spec.model_copy(update={"batchnorm_samples": samples})
 
 
-def recover(model: nn.Module, recovery: RecoverySpec, data: Calibration, masks: Mapping[str, Tensor], seed: int) -> str:
-    """Recover a pruned model in place.
+def finetune(
+    model: nn.Module, recovery: RecoverySpec, data: Calibration, masks: Mapping[str, Tensor], seed: int
+) -> str:
+    """Fine-tune a pruned model in place.
 
     Args:
         model: The pruned model.
         recovery: Resolved by :func:`resolve_recovery`.
-        data: Gives batches and fine-tuning.
-        masks: Weight name to kept weights; fine-tuning keeps the others zero.
+        data: Gives the fine-tuning.
+        masks: Weight name to kept weights; the others stay zero.
         seed: Seed of whatever is random in the task's fine-tuning.
 
     Returns:
-        What was done, in words.
+        What was done, in words; empty if nothing.
     """
-    done = []
-    if recovery.finetune_steps:
-        assert data.finetune is not None
-        with torch.random.fork_rng(), _held(model, masks):
-            torch.manual_seed(seed)
-            data.finetune(model, recovery.finetune_steps)
-        done.append(f"fine-tuned {recovery.finetune_steps} steps")
-    if recovery.batchnorm_samples:
-        seen = recalibrate_batchnorm(model, data, recovery.batchnorm_samples)
-        done.append(f"batch norm recalibrated on {seen} samples")
-    model.eval()
-    return ", ".join(done) or "none"
+    if not recovery.finetune_steps:
+        return ""
+    assert data.finetune is not None
+    with torch.random.fork_rng(), _held(model, masks):
+        torch.manual_seed(seed)
+        data.finetune(model, recovery.finetune_steps)
+    return f"fine-tuned {recovery.finetune_steps} steps"
 
 
 def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> int:

@@ -167,8 +167,8 @@ class TrialRunner:
         }
         if violations:
             return TrialRecord(**shared, values=values, violations=violations, timings=Timings(**clock.parts))
-        with clock.time("recover_s"):
-            recovery = recover_pruned(pruned, config, self.data)
+        recovered = recover_pruned(pruned, config, self.data)
+        clock.parts |= recovered.seconds
         with clock.time("evaluate_s"):
             value = score(self.task.evaluate, pruned.model, "evaluate")
         with clock.time("latency_s"):
@@ -184,7 +184,7 @@ class TrialRunner:
             violations=self._violations(values, dense),
             latency=latency,
             energy=energy,
-            recovery=recovery,
+            recovery=recovered.text,
             timings=Timings(**clock.parts),
         )
 
