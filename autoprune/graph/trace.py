@@ -84,6 +84,13 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         raise TraceError(
             f"torch.export cannot follow the model ({reason}); channels stay, weight patterns remain possible"
         ) from error
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and not all(type(size) is int for size in value.shape):
+            raise TraceError(
+                f"the shapes of the model depend on its data ({node.target}); "
+                "channels stay, weight patterns remain possible"
+            )
     signature = exported.graph_signature
     tensors = {
         **signature.inputs_to_parameters,

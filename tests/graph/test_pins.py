@@ -67,6 +67,11 @@ def roll_channels(x: Tensor) -> Tensor:
         ),
         (lambda x: F.pad(x, (0, 0, 0, 0, -1, -1)), 6, "padding that crops or mirrors channels"),
         (lambda x: F.pixel_unshuffle(x, 2)[:, ::4], 8, "'pixel_unshuffle' needs its channel count"),
+        (
+            lambda x: x * F.conv1d(x.mean((2, 3))[:, None], torch.ones(1, 1, 3), padding=1).view(-1, 8, 1, 1),
+            8,
+            "operator 'conv1d' has no rule",
+        ),
         (lambda x: x.chunk(3, 1)[0], 3, "'chunk' into unequal parts"),
         (lambda x: F.avg_pool3d(x, (2, 1, 1)), 4, "'avg_pool3d' over an axis of channels"),
         (lambda x: x[:, :1] * 2 + 0 * x, 8, "'slice' at positions that stand in the code"),
@@ -179,6 +184,38 @@ def test_a_model_that_does_not_export_has_layers_and_says_why() -> None:
 def test_inputs_that_do_not_fit_are_told_with_their_shapes() -> None:
     with pytest.raises(TraceError, match=r"example inputs \(float32 \(2, 5\)\)"):
         find_groups(nn.Linear(4, 2), (torch.randn(2, 5),))
+
+
+def test_attention_along_channels_keeps_them() -> None:
+    """ECA (Wang 2020): a 1-D convolution slides over the channels, so each has its neighbours in its output."""
+
+    class Channels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.slide, self.fc = nn.Conv2d(3, 8, 3), nn.Conv1d(1, 1, 3, padding=1), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            gate = self.slide(x.mean((2, 3)).unsqueeze(1)).transpose(1, 2).unsqueeze(-1)
+            return self.fc((x * gate.sigmoid()).mean((2, 3)))
+
+    graph = find_groups(Channels(), (torch.randn(2, 3, 6, 6),))
+    assert reasons(graph, "a") == {"conv1d over another axis than that of the channels": 8}
+
+
+def test_shapes_that_depend_on_data_keep_channels() -> None:
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            return self.b(y[y[:, 0] > 0])
+
+    graph = find_groups(Chosen(), (torch.randn(8, 4),))
+    assert not graph.groups
+    assert "depend on its data" in graph.untraced
 
 
 def test_a_layer_that_never_runs_stays() -> None:

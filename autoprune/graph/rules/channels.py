@@ -15,7 +15,7 @@ def _convolution(call: Call) -> Tensor:
         return unknown(call)
     groups = call.argument(6, "groups", 1)
     channel = x.dim() - (len(weight.shape) - 2) - 1
-    entering = call.ids.unite_all(x, channel, "convolution input")
+    entering = entering_channels(call, x, channel)
     outputs, inner = weight.shape[:2]
     if groups == 1:
         call.consume(weight, 1, entering)
@@ -35,7 +35,7 @@ def _transposed_convolution(call: Call) -> Tensor:
     if not isinstance(weight, Stored) or call.argument(6, "groups", 1) != 1:
         return unknown(call)
     channel = x.dim() - (len(weight.shape) - 2) - 1
-    call.consume(weight, 0, call.ids.unite_all(x, channel, "convolution input"))
+    call.consume(weight, 0, entering_channels(call, x, channel))
     leaving = call.produce(weight, 1, call.ids.fresh(weight.shape[1]), bias)
     return along(leaving, channel, call.shape)
 
@@ -49,22 +49,22 @@ def _linear(call: Call) -> Tensor:
 
 
 def dense(call: Call, x: Tensor, weight: Stored, reads: int, bias: Stored | Tensor | None) -> Tensor:
-    """Multiply the last axis of ``x`` by a stored matrix whose axis ``reads`` is the input.
-
-    A matrix over another axis than that of the channels (token mixing) leaves channels alone but makes outputs of its
-    own; identities can follow one of the two, and the new ones are those of a layer.
-    """
-    last = x.dim() - 1
-    call.mix(
-        x, [axis for axis in carrying_axes(x) if axis != last], "a layer over another axis than that of the channels"
-    )
-    if last in carrying_axes(x):
-        entering = call.ids.unite_all(x, last, "linear input")
-    else:
-        entering = x.movedim(last, 0).reshape(x.shape[last], -1)[:, 0]
-    call.consume(weight, reads, entering)
+    """Multiply the last axis of ``x`` by a stored matrix whose axis ``reads`` is the input."""
+    call.consume(weight, reads, entering_channels(call, x, x.dim() - 1))
     leaving = call.produce(weight, 1 - reads, call.ids.fresh(weight.shape[1 - reads]), bias)
     return along(leaving, len(call.shape) - 1, call.shape)
+
+
+def entering_channels(call: Call, x: Tensor, axis: int) -> Tensor:
+    """Return the one identity for each place of the axis that a layer reads, shape (x.shape[axis],).
+
+    A layer over another axis than that of the channels (token mixing, a convolution along channels) leaves channels
+    alone but makes outputs of its own; identities can follow one of the two, and the new ones are those of a layer.
+    """
+    others = [other for other in carrying_axes(x) if other != axis]
+    if call.mix(x, others, f"{call.operator} over another axis than that of the channels"):
+        return x.movedim(axis, 0).reshape(x.shape[axis], -1)[:, 0]
+    return call.ids.unite_all(x, axis, "one channel at all places")
 
 
 @rule("embedding")

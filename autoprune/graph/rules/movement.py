@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoprune.graph.identity import carrying_axes, fixed, shrink
-from autoprune.graph.rules.call import WIDTHS, Call, Stored, operands, rule
+from autoprune.graph.rules.call import WIDTHS, Call, Stored, operands, rule, unknown
 from autoprune.graph.rules.pointwise import aligned
 
 
@@ -59,7 +59,9 @@ def run(call: Call) -> Any:
         return value
 
     moved = call.target(*[plain(a) for a in call.args], **{k: plain(v) for k, v in call.kwargs.items()})
-    return shrink(moved) if isinstance(moved, Tensor) else [shrink(part) for part in moved]
+    if not isinstance(moved, Tensor):
+        return [shrink(part) for part in moved]
+    return shrink(moved) if tuple(moved.shape) == call.shape else unknown(call)
 
 
 @rule("expand", "expand_as", "broadcast_to")

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from autoprune.graph.identity import along, fixed, shrink
 from autoprune.graph.rules.call import Call, Stored, rule, unknown
+from autoprune.graph.rules.channels import entering_channels
 from autoprune.graph.rules.pointwise import pointwise
 
 
 @rule("batch_norm", "instance_norm")
 def _batch_norm(call: Call) -> Tensor:
-    channels = call.ids.unite_all(call.activation(call.args[0]), 1, "batch norm input")
+    channels = entering_channels(call, call.activation(call.args[0]), 1)
     for operand in call.args[1:5]:
         if isinstance(operand, Stored):
             call.along(operand, 0, channels)

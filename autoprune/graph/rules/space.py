@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
 from autoprune.graph.identity import along, carrying_axes, compact, fixed, shrink
 from autoprune.graph.rules.call import Call, rule
+
+SPATIAL_AXES = re.compile(r"(\d)d")
+"""How many of the last axes an operator works on, in its name."""
 
 
 @rule(
@@ -17,10 +22,8 @@ from autoprune.graph.rules.call import Call, rule
 )
 def _spatial(call: Call) -> Tensor:
     x = call.activation(call.args[0])
-    same = x.dim() == len(call.shape)
-    resized = [axis for axis in range(x.dim()) if same and x.shape[axis] != call.shape[axis]]
-    window = range(2, x.dim()) if same and x.dim() > 2 else range(x.dim())
-    if call.mix(x, sorted({*resized, *window}), f"{call.operator!r} over an axis of channels"):
+    window = int(SPATIAL_AXES.findall(call.operator)[0])
+    if call.mix(x, range(x.dim() - window, x.dim()), f"{call.operator!r} over an axis of channels"):
         return fixed(call.shape)
     return compact(x).expand(call.shape)
 
