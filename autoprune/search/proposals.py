@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, UnknownNameError
 from autoprune.graph.groups import Group, Layer, ModelGraph
+from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import granularity, removed_count
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig, RecoverySpec, is_n_of_m
@@ -204,7 +205,8 @@ def make_proposals(
         found += [_knob(group.name, layer, group, only_channels, book, notes) for group in groups[1:]]
         knobs += [knob for knob in found if knob is not None]
     if not any(len(choices) > 1 for knob in knobs for choices in knob.parameters().values()):
-        why = graph.untraced or "; ".join(notes) or "no rule selects a layer"
+        silent = "each layer has one choice" if knobs else "no rule gives a layer granularity, criterion and sparsity"
+        why = graph.untraced or "; ".join(notes) or silent
         raise ConfigError(
             f"space {space.name!r} leaves nothing to search on this model ({why}); "
             "widen its rules, or use another space"
@@ -214,8 +216,13 @@ def make_proposals(
 
 def _check_names(space: SpaceSpec, book: ScoreBook) -> None:
     for rule in space.rules:
-        for key in rule.granularity or ():
-            granularity(key)
+        try:
+            for key in rule.granularity or ():
+                granularity(key)
+            for key in rule.criterion or ():
+                CRITERIA.get(key)
+        except UnknownNameError as error:
+            raise UnknownNameError(f"space {space.name!r}: {error}") from error
         for key in rule.criterion or ():
             missing = book.missing_data(key)
             if missing:

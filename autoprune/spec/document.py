@@ -32,7 +32,7 @@ class Document(BaseModel):
         """Return YAML that YAML 1.1 and 1.2 readers understand alike."""
         return yaml.dump(
             self.to_data(),
-            Dumper=yaml.SafeDumper,
+            Dumper=_Dumper,
             sort_keys=False,
             allow_unicode=True,
             default_flow_style=None,
@@ -215,18 +215,26 @@ class _Yaml12Loader(yaml.SafeLoader):
             seen.add(key if isinstance(key, str | int | float) else id(key))
         return super().construct_mapping(node, deep=deep)
 
+    def construct_yaml_int(self, node: Any) -> int:
+        text = str(self.construct_scalar(node))
+        return int(text, 0) if text.lstrip("+-").startswith(("0o", "0x")) else int(text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes text which YAML 1.1 or YAML 1.2 would read as something else."""
+
 
 _Yaml12Loader.yaml_implicit_resolvers = {}
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _Yaml12Loader.construct_yaml_int)
 for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", [*"-+0123456789"]),
     (
         "float",
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
+        [*"-+.0123456789"],
     ),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
 ):
-    _Yaml12Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first] if _tag != "null" else [*"~nN", ""]
-    )
+    for _handler in (_Yaml12Loader, _Dumper):
+        _handler.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)

@@ -1,0 +1,103 @@
+"""Studies: bounds, names of files and of shipped documents, and what makes two runs the same study."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoprune.errors import SpecError, UnknownNameError
+from autoprune.spec.objectives import METRICS, parse_bound
+from autoprune.spec.study import load_study
+
+
+def write(folder, **changes):
+    data = {"task": "tasks.py:task", "space": "channels", "device": "local-cpu"} | changes
+    path = folder / "study.yaml"
+    path.write_text("schema: autoprune/study/1\n" + "".join(f"{key}: {value}\n" for key, value in data.items()))
+    return path
+
+
+@given(st.floats(min_value=0, allow_infinity=False, allow_nan=False), st.floats(0, 1e9))
+def test_a_number_bounds_as_it_stands(value, dense):
+    assert parse_bound("macs", value).limit(dense) == value
+
+
+@given(st.integers(1, 500), st.floats(1e-6, 1e6))
+def test_a_percentage_is_of_the_size_of_the_dense_value(percent, dense):
+    bound = parse_bound("accuracy_drop", f"{percent}%")
+    assert bound.limit(dense) == pytest.approx(percent / 100 * abs(dense))
+    assert bound.limit(dense) > 0
+
+
+def test_a_percentage_of_zero_bounds_nothing():
+    with pytest.raises(SpecError, match="5% of the dense value 0 bounds nothing; give a number"):
+        parse_bound("accuracy_drop", "5%").limit(0.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["fifty", "%", "1.2.3%", "-5%", "60 percent", "", "0%", -1.0, float("nan"), float("inf")]
+)
+def test_what_bounds_nothing_is_refused(text):
+    with pytest.raises(ValueError, match="the bound on macs is"):
+        parse_bound("macs", text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("60%", 0.6), (" 2.5 % ", 0.025), ("1e1%", 0.1), ("100%", 1.0)])
+def test_percentages_are_read(text, value):
+    bound = parse_bound("latency_ms", text)
+    assert (bound.relative, bound.value) == (True, pytest.approx(value))
+
+
+def test_every_metric_can_be_bounded_and_is_named_with_its_unit():
+    for metric in METRICS.values():
+        assert parse_bound(metric.name, 1).metric == metric.name
+        assert metric.unit != "ms" or metric.name.endswith("_ms")
+        assert metric.unit != "mJ" or metric.name.endswith("_mj")
+
+
+def test_the_space_stands_inside_and_files_are_found_beside_the_study(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "schema: autoprune/space/1\nname: mine\nrules: [{granularity: 2:4, criterion: random, sparsity: [0.5]}]\n"
+    )
+    (tmp_path / "tasks.py").write_text("")
+    spec = load_study(write(tmp_path, space="mine.yaml"))
+    assert spec.space.rules[0].granularity == ("2:4",)
+    assert spec.task == f"{tmp_path / 'tasks.py'}:task"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error", "sentence"),
+    [
+        (
+            "device",
+            "local-cpo",
+            UnknownNameError,
+            "key 'device': unknown device 'local-cpo'; did you mean 'local-cpu'?",
+        ),
+        ("space", "chanels", UnknownNameError, "key 'space': unknown space 'chanels'; did you mean 'channels'?"),
+        ("space", "nope.yaml", SpecError, "key 'space': space file 'nope.yaml' does not exist"),
+        ("device", "nope.yaml", SpecError, "key 'device': device file 'nope.yaml' does not exist"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_told_with_its_file_and_key(tmp_path, key, value, error, sentence):
+    path = write(tmp_path, **{key: value})
+    with pytest.raises(error) as caught:
+        load_study(path)
+    assert str(path) in str(caught.value)
+    assert sentence in str(caught.value)
+
+
+def test_how_long_it_is_searched_makes_no_other_study(tmp_path):
+    base = load_study(write(tmp_path)).identity()
+    assert load_study(write(tmp_path, search="{trials: 7, timeout: 1h}")).identity() == base
+    for changes in (
+        {"search": "{seed: 1}"},
+        {"search": "{sampler: random}"},
+        {"objectives": "[macs]"},
+        {"space": "weights"},
+    ):
+        assert load_study(write(tmp_path, **changes)).identity() != base
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("2h", 7200), (" 3 s ", 3)])
+def test_times(tmp_path, text, seconds):
+    assert load_study(write(tmp_path, search=f"{{timeout: {text}}}")).search.timeout_s == seconds
