@@ -2,9 +2,10 @@
 
 The layer's output W x is kept as near as possible: over the calibration columns x of the *dense* model, the remaining
 weights minimise E |(W - V) x|^2. For channels that is the re-fit of the next layer (ThiNet, Luo et al. 2017,
-arXiv 1707.06342; He et al. 2017, arXiv 1707.06168), for weight patterns it is where the updates of optimal brain surgeon
-end when the mask is given (Hassibi 1993; OBC, Frantar et al. 2022, arXiv 2208.11580). One solver serves both: a removed
-channel is a mask over whole columns. As only the dense model is looked at, one pass over the data serves all trials.
+arXiv 1707.06342; He et al. 2017, arXiv 1707.06168), for weight patterns it is where the updates of optimal brain
+surgeon end when the mask is given (Hassibi 1993; OBC, Frantar et al. 2022, arXiv 2208.11580). One solver serves both: a
+removed channel is a mask over whole columns. As only the dense model is looked at, one pass over the data serves all
+trials.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from autoprune.pruning.plan import Plan
 Method = Literal["bias", "least_squares"]
 
 DAMPING = 0.01
-"""Of the mean diagonal of E x x^T, added to it: as SparseGPT (arXiv 2301.00774). It pulls towards the dense weights, and
-the error on the calibration columns stays at most that of the plain mask."""
+"""Of the mean diagonal of E x x^T, added to it: as SparseGPT (arXiv 2301.00774). It pulls towards the dense weights,
+and the error on the calibration columns stays at most that of the plain mask."""
 _STEPS = 200
 _TOLERANCE = 1e-4
 
@@ -34,8 +35,8 @@ def compensate(
     """Compensate a pruned model in place.
 
     ``bias`` moves the mean of each output back to where it was; layers without a bias are left to the batch norm behind
-    them. ``least_squares`` re-fits the remaining weights, and then the bias. Transposed convolutions, and layers that the
-    calibration pass did not see, stay as they are.
+    them. ``least_squares`` re-fits the remaining weights, and then the bias. Transposed convolutions, and layers that
+    the calibration pass did not see, stay as they are.
 
     Args:
         model: The pruned model.
@@ -95,8 +96,8 @@ def _fit(
 def masked_least_squares(weight: Tensor, support: Tensor, hessian: Tensor) -> Tensor:
     """Return V with V = 0 outside ``support`` that minimises the sum over rows of (w - v) H (w - v)^T.
 
-    Rows with one common support are solved by one Cholesky factor. Otherwise conjugate gradients run on all rows at once,
-    from the masked weight; the error falls with every step, so V is never worse than the mask alone.
+    Rows with one common support are solved by one Cholesky factor. Otherwise conjugate gradients run on all rows at
+    once, from the masked weight; the error falls with every step, so V is never worse than the mask alone.
 
     Args:
         weight: Shape (rows, inner), float64.
