@@ -1,13 +1,12 @@
 """Surgery: a smaller module from slices of the dense one, without copying what is cut away.
 
-``copy.deepcopy`` takes a memo of what is already copied; the sliced tensors are put there first, so the copy is made of
-the slices and nothing else is ever duplicated. Integer attributes (``out_channels``, ``groups``, ...) then follow the
-shapes of the tensors, which is also all that a file needs to rebuild the module.
+A copy takes a memo of what is already copied (``copying``); the sliced tensors are put there first, so the copy is made
+of the slices and nothing else is ever duplicated. Integer attributes (``out_channels``, ``groups``, ...) then follow
+the shapes of the tensors, which is also all that a file needs to rebuild the module.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.graph.rules.call import HEAD_COUNTS, SIZE, WIDTHS
-from autoprune.graph.walk import first_names, integers, stored_tensors
+from autoprune.graph.walk import integers, stored_tensors
+from autoprune.pruning.copying import copy_module
 from autoprune.pruning.plan import Cuts, Plan
 
 
 def prune(model: nn.Module, plan: Plan) -> nn.Module:
     """Return the pruned copy of a dense model: channels cut out, weights outside the masks zero."""
     smaller = cut(model, plan.cuts)
-    parameters = dict(smaller.named_parameters())
+    parameters = dict(smaller.named_parameters()) if plan.masks else {}
     with torch.no_grad():
         for name, mask in plan.masks.items():
             parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
@@ -45,7 +45,7 @@ def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
         for dim, places in dims.items():
             tensor = tensor.index_select(dim, places.to(tensor.device))
         replacements[name] = tensor
-    return _copy_with(model, replacements, sizes)
+    return _copy_with(model, {id(tensors[name]): value for name, value in replacements.items()}, sizes)
 
 
 def resize(
@@ -58,12 +58,15 @@ def resize(
         shapes: Tensor name to its shape.
         sizes: What :func:`head_sizes` said of the smaller model.
     """
-    tensors, first = stored_tensors(model), first_names(model)
-    replacements = {}
-    for name, shape in shapes.items():
-        tensor = tensors[first[name]]  # a state_dict names a shared tensor more than once
-        if tuple(tensor.shape) != tuple(shape):
-            replacements[first[name]] = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }  # a state_dict names a shared tensor more than once
+    replacements = {
+        id(tensors[name]): torch.zeros(shape, dtype=tensors[name].dtype, device=tensors[name].device)
+        for name, shape in shapes.items()
+        if tuple(tensors[name].shape) != tuple(shape)
+    }
     return _copy_with(model, replacements, sizes or {})
 
 
@@ -77,16 +80,19 @@ def head_sizes(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _copy_with(model: nn.Module, replacements: Mapping[str, Tensor], sizes: Mapping[str, int]) -> nn.Module:
-    tensors = stored_tensors(model)
+def _copy_with(model: nn.Module, replacements: Mapping[int, Tensor], sizes: Mapping[str, int]) -> nn.Module:
+    """Copy a model with other tensors: from the ``id`` of a tensor to what stands in its place."""
     memo: dict[int, Any] = {}
-    for name, value in replacements.items():
-        old = tensors[name]
-        memo[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
-    smaller: nn.Module = copy.deepcopy(model, memo)
-    changed = {name.rpartition(".")[0] for name, first in first_names(model).items() if first in replacements}
-    for name, module in smaller.named_modules():
-        if name in changed:
+    for tensor in (*model.parameters(), *model.buffers()) if replacements else ():
+        value = replacements.get(id(tensor))
+        if value is not None:
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_parameter else value
+    made = {id(tensor) for tensor in memo.values()}
+    smaller = copy_module(model, memo)
+    for module in smaller.modules():
+        held = (*module._parameters.values(), *module._buffers.values())
+        if any(id(tensor) in made for tensor in held):
             _follow_shapes(module)
     for name, count in sizes.items():
         owner, _, attribute = name.rpartition(".")
