@@ -92,7 +92,8 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
             norm.train()
         with torch.no_grad():
             for batch in data.walk():
-                part = _first(batch, samples - seen)
+                # A rest of one sample has no variance where batch norm sees no space.
+                part = _first(batch, max(samples - seen, 2))
                 run_batch(model, part, data.inputs, data.loss)
                 seen += batch_size(part)
                 if seen >= samples:
