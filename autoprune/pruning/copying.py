@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (int, float, complex, bool, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size})
+_CONTAINERS = frozenset({dict, OrderedDict, set, list})
 _SETSTATE = (nn.Module.__setstate__, nn.modules.conv._ConvNd.__setstate__)
 """State setters that do nothing for a module of this version of torch."""
 
@@ -31,16 +33,23 @@ def copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         assert isinstance(known, nn.Module)
         return known
     kind = type(module)
-    if not _is_ordinary(kind):
+    if not _is_ordinary(kind):  # type: ignore[arg-type]  # a class is hashable
         whole: nn.Module = copy.deepcopy(module, memo)
         return whole
     made = kind.__new__(kind)
     memo[id(module)] = made
+    state = made.__dict__
     for name, value in vars(module).items():
-        made.__dict__[name] = _copy_value(name, value, memo)
+        if type(value) in _PLAIN:
+            state[name] = value
+        elif type(value) in _CONTAINERS and not value:
+            state[name] = type(value)()
+        else:
+            state[name] = _copy_value(name, value, memo)
     return made
 
 
+@cache
 def _is_ordinary(kind: type[nn.Module]) -> bool:
     """Whether instances are what their ``__dict__`` says: no copying, pickling or slots of their own."""
     bases = [base for base in kind.__mro__ if base is not object]
@@ -51,15 +60,11 @@ def _is_ordinary(kind: type[nn.Module]) -> bool:
 
 
 def _copy_value(name: str, value: Any, memo: dict[int, Any]) -> Any:
-    if isinstance(value, _PLAIN):
-        return value
     if name == "_modules":
         return {key: child if child is None else copy_module(child, memo) for key, child in value.items()}
     if name in ("_parameters", "_buffers"):
         return {key: _copy_tensor(tensor, memo) for key, tensor in value.items()}
-    if type(value) in (dict, OrderedDict, set, list) and not value:
-        return type(value)()
-    if type(value) is tuple and all(isinstance(item, _PLAIN) for item in value):
+    if type(value) is tuple and all(type(item) in _PLAIN for item in value):
         return value
     return copy.deepcopy(value, memo)
 

@@ -91,8 +91,7 @@ def _copy_with(model: nn.Module, replacements: Mapping[int, Tensor], sizes: Mapp
     made = {id(tensor) for tensor in memo.values()}
     smaller = copy_module(model, memo)
     for module in smaller.modules():
-        held = (*module._parameters.values(), *module._buffers.values())
-        if any(id(tensor) in made for tensor in held):
+        if not made.isdisjoint(map(id, (*module._parameters.values(), *module._buffers.values()))):
             _follow_shapes(module)
     for name, count in sizes.items():
         owner, _, attribute = name.rpartition(".")
