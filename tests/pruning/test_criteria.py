@@ -1,6 +1,8 @@
 """Every criterion against its formula, written out by hand."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -241,6 +243,31 @@ def test_a_plug_in_takes_ten_lines(evidence, graph):
         assert torch.equal(torch.argsort(scores), torch.argsort(expected))
     finally:
         del CRITERIA._items["largest"]
+
+
+def test_the_plug_in_of_the_contributing_page_works_as_printed(evidence):
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1)
+    made = {}
+    exec(code, made)
+    assert len(code.strip().splitlines()) <= 10
+    check_criterion(made["cubed"], evidence)
+    weight = evidence.model.inner.weight.detach()
+    assert torch.equal(made["cubed"].scores(evidence)["inner.weight"], weight.abs() ** 3)
+
+
+def test_a_shared_weight_is_judged_by_all_that_it_meets(evidence):
+    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    second.weight = first.weight
+    model = nn.Sequential(first, nn.ReLU(), second).eval()
+    x = torch.randn(5, 3)
+    shared = dataclasses.replace(
+        evidence, model=model, weights=("0.weight",), batches=lambda: iter([x]), loss=None, args=(x,)
+    )
+    with torch.no_grad():
+        met = torch.cat([x, F.relu(first(x))])
+    scores = CRITERIA.get("wanda").scores(shared)["0.weight"]
+    assert torch.allclose(scores.float(), first.weight.detach().abs() * met.norm(dim=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
+from autoprune.graph.groups import PRUNABLE_TYPES
 from autoprune.pruning.criteria.rule import Evidence
 
 DATA_SAMPLES = 512
@@ -60,14 +61,18 @@ def watch_inputs(
 
     Args:
         evidence: Model and data.
-        visit: Called with the name of the weight, its module and the input, at every call of the module.
+        visit: Called with the name of the weight, a module that holds it and the input, at every call of the module;
+            several modules may share one weight.
         samples: Whole batches are run until so many are reached.
     """
+    names = {id(evidence.model.get_parameter(name)): name for name in evidence.weights}
     hooks = []
     try:
-        for name in evidence.weights:
-            module = evidence.model.get_submodule(name.rpartition(".")[0])
-            hooks.append(module.register_forward_pre_hook(_visitor(name, visit)))
+        for module in evidence.model.modules():
+            name = names.get(id(module._parameters.get("weight")))
+            # An embedding may share a weight with a layer; it multiplies nothing.
+            if name is not None and isinstance(module, PRUNABLE_TYPES):
+                hooks.append(module.register_forward_pre_hook(_visitor(name, visit)))
         with torch.no_grad():
             for batch in batches_of(evidence, samples):
                 run_batch(evidence.model, batch, max(len(evidence.args), 1), evidence.loss)
