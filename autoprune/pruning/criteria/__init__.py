@@ -6,14 +6,12 @@ of a unit, so a criterion serves every granularity.
 
 from __future__ import annotations
 
-from autoprune.pruning.criteria import (  # noqa: F401 - they register their keys
-    activations,
-    curvature,
-    flow,
-    gradients,
-    weights,
-)
+from autoprune.pruning.criteria import activations, curvature, flow, gradients, weights
 from autoprune.pruning.criteria.passes import DATA_SAMPLES, batch_size, run_batch
 from autoprune.pruning.criteria.rule import CRITERIA, Criterion, Evidence, Role, Rule
 
 __all__ = ["CRITERIA", "DATA_SAMPLES", "Criterion", "Evidence", "Role", "Rule", "batch_size", "run_batch"]
+
+for _module in (weights, gradients, curvature, flow, activations):
+    for _key, _rule in _module.RULES.items():
+        CRITERIA.add(_key, _rule)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.pruning.columns import column_squares
 from autoprune.pruning.criteria.passes import DATA_SAMPLES, watch_inputs
-from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
+from autoprune.pruning.criteria.rule import Evidence, Rule
 from autoprune.pruning.criteria.weights import out_dim_of, spread
 from autoprune.pruning.granularity import CHANNEL, HEAD
 
@@ -107,23 +107,16 @@ def _channel_rule(summary: str, compute: Callable[[Evidence], Mapping[str, Tenso
     return Rule(summary, compute, needs_data=True, granularities=(CHANNEL, HEAD), judges=("in",))
 
 
-CRITERIA.add("wanda", Rule("|w| * ||x||_2 of the input it reads; Sun 2023 (arXiv 2306.11695)", _wanda, needs_data=True))
-CRITERIA.add(
-    "activation",
-    _channel_rule(
+RULES: Mapping[str, Rule] = {
+    "wanda": Rule("|w| * ||x||_2 of the input it reads; Sun 2023 (arXiv 2306.11695)", _wanda, needs_data=True),
+    "activation": _channel_rule(
         "mean |a| of a channel where it is read; Molchanov 2017 (arXiv 1611.06440)", _by_channel(_mean_absolute)
     ),
-)
-CRITERIA.add(
-    "apoz",
-    _channel_rule(
+    "apoz": _channel_rule(
         "share of a != 0 where a channel is read, 1 - APoZ; Hu 2016 (arXiv 1607.03250)", _by_channel(_share_not_zero)
     ),
-)
-CRITERIA.add(
-    "hrank",
-    _channel_rule(
+    "hrank": _channel_rule(
         f"mean rank of a channel's map where it is read, {RANK_SAMPLES} samples; Lin 2020 (arXiv 2002.10179)",
         _by_channel(_rank, RANK_SAMPLES),
     ),
-)
+}

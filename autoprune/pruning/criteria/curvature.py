@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autoprune.pruning.columns import Moments, add_moments
 from autoprune.pruning.criteria.gradients import mean_over_batches
 from autoprune.pruning.criteria.passes import watch_inputs
-from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
+from autoprune.pruning.criteria.rule import Evidence, Rule
 
 DAMPING = 0.01
 """Of the mean diagonal, added to it before inverting, as in SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774)."""
@@ -55,20 +55,16 @@ def _obs(evidence: Evidence) -> Mapping[str, Tensor]:
     return found
 
 
-CRITERIA.add(
-    "obd",
-    Rule(
+RULES: Mapping[str, Rule] = {
+    "obd": Rule(
         "w^2 * mean over batches of (dL/dw)^2 / 2, diagonal Fisher; LeCun 1989",
         _obd,
         needs_data=True,
         needs_loss=True,
     ),
-)
-CRITERIA.add(
-    "obs",
-    Rule(
+    "obs": Rule(
         "w^2 / [H^-1]_jj, H = mean of x x^T of the layer's inputs; Hassibi 1993, OBC (arXiv 2208.11580)",
         _obs,
         needs_data=True,
     ),
-)
+}

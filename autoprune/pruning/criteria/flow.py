@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
-from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
+from autoprune.pruning.criteria.rule import Evidence, Rule
 
 
 def _synflow(evidence: Evidence) -> Mapping[str, Tensor]:
@@ -67,7 +67,8 @@ def _total(value: Any) -> Tensor:
     return torch.zeros((), dtype=torch.float64)
 
 
-CRITERIA.add(
-    "synflow",
-    Rule("|w * dR/dw|, R the output of the network of |w| on ones, no data; Tanaka 2020 (arXiv 2006.05467)", _synflow),
-)
+RULES: Mapping[str, Rule] = {
+    "synflow": Rule(
+        "|w * dR/dw|, R the output of the network of |w| on ones, no data; Tanaka 2020 (arXiv 2006.05467)", _synflow
+    ),
+}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoprune.pruning.criteria.passes import gradients
-from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
+from autoprune.pruning.criteria.rule import Evidence, Rule
 
 DRAWS = 8
 """Most draws that the squared group form keeps: its memory is so many times the weights, however many batches come."""
@@ -57,31 +57,24 @@ def _taylor_squared(evidence: Evidence) -> Mapping[str, Tensor]:
     }
 
 
-CRITERIA.add("gradient", Rule("mean over batches of |dL/dw|", _gradient, needs_data=True, needs_loss=True))
-CRITERIA.add(
-    "taylor",
-    Rule(
+RULES: Mapping[str, Rule] = {
+    "gradient": Rule("mean over batches of |dL/dw|", _gradient, needs_data=True, needs_loss=True),
+    "taylor": Rule(
         "mean over batches of |w * dL/dw|; Molchanov 2019 (arXiv 1906.10771)",
         _taylor,
         needs_data=True,
         needs_loss=True,
     ),
-)
-CRITERIA.add(
-    "taylor_squared",
-    Rule(
+    "taylor_squared": Rule(
         "mean over batches of (sum over the unit of w * dL/dw)^2; Molchanov 2019 (arXiv 1906.10771)",
         _taylor_squared,
         needs_data=True,
         needs_loss=True,
     ),
-)
-CRITERIA.add(
-    "snip",
-    Rule(
+    "snip": Rule(
         "|w * dL/dw| of the loss over all samples, also at initialisation; Lee 2019 (arXiv 1810.02340)",
         _snip,
         needs_data=True,
         needs_loss=True,
     ),
-)
+}

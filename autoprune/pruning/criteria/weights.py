@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from autoprune.pruning.criteria.rule import CRITERIA, Evidence, Rule
+from autoprune.pruning.criteria.rule import Evidence, Rule
 from autoprune.pruning.granularity import CHANNEL, HEAD
 
 LP = 0.5
@@ -85,30 +85,22 @@ def spread(values: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
     return (values.double() / rest).reshape(view).expand(shape)
 
 
-CRITERIA.add("magnitude_l1", Rule("|w|; Han 2015, filters: Li 2017 (arXiv 1608.08710)", _by_weight(torch.abs)))
-CRITERIA.add(
-    "magnitude_l2", Rule("w^2, the squared L2 norm of a unit; He 2018 (arXiv 1808.06866)", _by_weight(torch.square))
-)
-CRITERIA.add(
-    "magnitude_lp", Rule(f"|w|^p with p = {LP}, the Lp norm of a unit to the p", _by_weight(lambda w: w.abs() ** LP))
-)
-CRITERIA.add("lamp", Rule("w^2 / sum of v^2 >= w^2 in the layer; Lee 2021 (arXiv 2010.07611)", _by_weight(lamp_scores)))
-CRITERIA.add(
-    "batchnorm_scale",
-    Rule(
+RULES: Mapping[str, Rule] = {
+    "magnitude_l1": Rule("|w|; Han 2015, filters: Li 2017 (arXiv 1608.08710)", _by_weight(torch.abs)),
+    "magnitude_l2": Rule("w^2, the squared L2 norm of a unit; He 2018 (arXiv 1808.06866)", _by_weight(torch.square)),
+    "magnitude_lp": Rule(f"|w|^p with p = {LP}, the Lp norm of a unit to the p", _by_weight(lambda w: w.abs() ** LP)),
+    "lamp": Rule("w^2 / sum of v^2 >= w^2 in the layer; Lee 2021 (arXiv 2010.07611)", _by_weight(lamp_scores)),
+    "batchnorm_scale": Rule(
         "|gamma| of the batch norm behind a channel; Liu 2017 (arXiv 1708.06519)",
         _norm_scales,
         granularities=(CHANNEL,),
         judges=("along",),
     ),
-)
-CRITERIA.add(
-    "fpgm",
-    Rule(
+    "fpgm": Rule(
         "sum of distances to the layer's other filters; He 2019 (arXiv 1811.00250)",
         _fpgm,
         granularities=(CHANNEL, HEAD),
         judges=("out",),
     ),
-)
-CRITERIA.add("random", Rule("uniform noise from the seed: the baseline", _random))
+    "random": Rule("uniform noise from the seed: the baseline", _random),
+}

@@ -8,8 +8,8 @@ keys.
 from __future__ import annotations
 
 from autoprune.errors import ConfigError, unknown_name
-from autoprune.pruning.granularity import kernel, n_of_m, weights  # noqa: F401 - they register their keys
 from autoprune.pruning.granularity.block import block_granularity
+from autoprune.pruning.granularity.kernel import KERNEL, PATTERN
 from autoprune.pruning.granularity.n_of_m import n_of_m_granularity
 from autoprune.pruning.granularity.shape import (
     CHANNEL,
@@ -24,6 +24,7 @@ from autoprune.pruning.granularity.shape import (
     size_of,
     unit_sums,
 )
+from autoprune.pruning.granularity.weights import COLUMN, ROW, WEIGHT
 from autoprune.spec.config import is_n_of_m
 
 __all__ = [
@@ -41,15 +42,19 @@ __all__ = [
     "unit_sums",
 ]
 
-GRANULARITIES.add(
-    CHANNEL, Granularity(CHANNEL, "a channel with all that is coupled to it, really removed", True, None, always_fits)
-)
-GRANULARITIES.add(
-    HEAD,
+for _shape in (
+    WEIGHT,
+    n_of_m_granularity("2:4"),
+    ROW,
+    COLUMN,
+    KERNEL,
+    PATTERN,
+    Granularity(CHANNEL, "a channel with all that is coupled to it, really removed", True, None, always_fits),
     Granularity(
         HEAD, "an attention head (grouped queries: all that share a key), really removed", True, None, always_fits
     ),
-)
+):
+    GRANULARITIES.add(_shape.key, _shape)
 
 
 def granularity(key: str) -> Granularity:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from autoprune.graph.groups import Layer
-from autoprune.pruning.granularity.shape import GRANULARITIES, Granularity, Size, lowest, partition, size_of
+from autoprune.pruning.granularity.shape import Granularity, Size, lowest, partition, size_of
 
 PATTERNS = torch.tensor(
     [
@@ -66,16 +66,11 @@ def _three_by_three_only(layer: Layer) -> str:
     return f"pattern needs 3x3 kernels, layer {layer.name!r} is {layer.type_name} with {kernel} kernels"
 
 
-GRANULARITIES.add(
-    "kernel", partition("kernel", "one kernel of a convolution: (output, input)", _kernels, _convolution_only)
-)
-GRANULARITIES.add(
+KERNEL = partition("kernel", "one kernel of a convolution: (output, input)", _kernels, _convolution_only)
+PATTERN = Granularity(
     "pattern",
-    Granularity(
-        "pattern",
-        "5 of 9 weights of a 3x3 kernel, by the best of 8 patterns; beyond 5/9 whole kernels",
-        False,
-        _pattern_mask,
-        _three_by_three_only,
-    ),
+    "5 of 9 weights of a 3x3 kernel, by the best of 8 patterns; beyond 5/9 whole kernels",
+    False,
+    _pattern_mask,
+    _three_by_three_only,
 )

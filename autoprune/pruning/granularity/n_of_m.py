@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoprune.graph.groups import Layer
-from autoprune.pruning.granularity.shape import GRANULARITIES, Granularity, size_of
+from autoprune.pruning.granularity.shape import Granularity, size_of
 from autoprune.spec.config import n_of_m
 
 
@@ -38,6 +38,3 @@ def n_of_m_granularity(key: str) -> Granularity:
         return f"{key} needs an inner size that is a multiple of {of}, layer {layer.name!r} has {inner}"
 
     return Granularity(key, f"{of - kept} zeros in {of} consecutive inputs (im2col order)", False, mask, refusal)
-
-
-GRANULARITIES.add("2:4", n_of_m_granularity("2:4"))

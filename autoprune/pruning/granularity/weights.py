@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from autoprune.pruning.granularity.shape import (
-    GRANULARITIES,
     Granularity,
     Size,
     always_fits,
@@ -37,11 +36,6 @@ def _weight_mask(scores: Tensor, sparsity: float) -> Tensor:
     return keep.reshape(scores.shape)
 
 
-GRANULARITIES.add("weight", Granularity("weight", "one weight", False, _weight_mask, always_fits, _each))
-GRANULARITIES.add(
-    "row", partition("row", "a row of the 2-D weight (out, inner): all weights of one output", _rows, always_fits)
-)
-GRANULARITIES.add(
-    "column",
-    partition("column", "a column of the 2-D weight: one input place in im2col order", _columns, always_fits),
-)
+WEIGHT = Granularity("weight", "one weight", False, _weight_mask, always_fits, _each)
+ROW = partition("row", "a row of the 2-D weight (out, inner): all weights of one output", _rows, always_fits)
+COLUMN = partition("column", "a column of the 2-D weight: one input place in im2col order", _columns, always_fits)
