@@ -14,7 +14,7 @@ from torch import nn
 from autoprune.graph.groups import find_groups
 from autoprune.pruning.criteria import Criterion, Evidence
 from autoprune.pruning.granularity import Granularity, removed_count
-from autoprune.pruning.proof import surgery_error
+from autoprune.pruning.proof import half_of_each, surgery_error
 
 
 def check_criterion(criterion: Criterion, evidence: Evidence) -> None:
@@ -63,11 +63,6 @@ def surgery_difference(
     The model should be in float64; exact surgery stays below 1e-9.
     """
     graph = find_groups(model, args, kwargs)
-    generator = torch.Generator().manual_seed(seed)
-    gone = {
-        name: torch.randperm(group.units, generator=generator)[: group.units // 2]
-        for name, group in graph.groups.items()
-        if group.units > 1
-    }
+    gone = half_of_each(graph, seed)
     assert gone, "the model has no group of channels that may go"
     return surgery_error(model, graph, gone, args, kwargs)

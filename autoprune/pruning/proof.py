@@ -63,7 +63,7 @@ def proven_groups(
     kwargs = kwargs or {}
     graph = find_groups(model, args, kwargs)
     exact = _in_double(model, args, kwargs)
-    gone = _half_of_each(graph, seed)
+    gone = half_of_each(graph, seed)
     error = surgery_error(exact.model, graph, gone, exact.args, exact.kwargs)
     if error <= TOLERANCE[exact.dtype]:
         return graph, Proof(error, exact.dtype, {})
@@ -133,7 +133,8 @@ def consumers_zeroed(model: nn.Module, graph: ModelGraph, gone: Mapping[str, Ten
     return masked
 
 
-def _half_of_each(graph: ModelGraph, seed: int) -> dict[str, Tensor]:
+def half_of_each(graph: ModelGraph, seed: int) -> dict[str, Tensor]:
+    """Return a random half of the units of every group that has at least two: group name to units, ascending."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randperm(group.units, generator=generator)[: group.units // 2].sort().values
