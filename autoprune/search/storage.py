@@ -160,7 +160,8 @@ def check_sqlite(path: Path) -> None:
             raise RunDirectoryError(f"{path} is empty, and {path.parent} holds the records of a search; {remedy}")
         return  # a process that died, or a disk that was full, while the file was made: nothing is lost
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
+        # For writing: a process that was killed may have left a journal, which only a writer can roll back.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=60)) as connection:
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
             if problem != "ok":
