@@ -1,0 +1,291 @@
+"""Pruned files: bit-identical in a new process, as large as was counted, and never silently wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from small_task import images, small_net, task
+
+import autoprune
+from autoprune.cost.macs import count_macs
+from autoprune.cost.storage import size_bytes
+from autoprune.deploy.save import PrunedFile, load_pruned, save_pruned
+from autoprune.errors import ConfigError, SpecError
+from autoprune.graph.trace import fingerprint
+from autoprune.spec.config import ModelIdentity, PruningConfig
+
+CHOICES = {
+    "dense": {},
+    "weight": {"inner": {"granularity": "weight", "criterion": "magnitude_l1", "sparsity": 0.7}},
+    "2:4": {"outer": {"granularity": "2:4", "criterion": "magnitude_l1"}},
+    "channel": {"stem": {"granularity": "channel", "criterion": "taylor", "sparsity": 0.5}},
+    "both": {
+        "inner": [
+            {"granularity": "channel", "criterion": "magnitude_l2", "sparsity": 0.5},
+            {"granularity": "weight", "criterion": "random", "sparsity": 0.75},
+        ],
+        "stem": {"granularity": "channel", "criterion": "batchnorm_scale", "sparsity": 0.25},
+        "head": {"granularity": "weight", "criterion": "taylor", "sparsity": 0.9},
+    },
+}
+
+
+def config_for(key):
+    identity = ModelIdentity(fingerprint=fingerprint(small_net()))
+    return PruningConfig.model_validate({"schema": "autoprune/config/1", "model": identity, "layers": CHOICES[key]})
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    found = {}
+    for key in CHOICES:
+        known = task()
+        found[key] = autoprune.apply(
+            known.model, config_for(key), known.example_inputs, batches=known.batches, loss=known.loss
+        )
+    return found
+
+
+def tensor_bytes(path):
+    content = Path(path).read_bytes()
+    return len(content) - 8 - int.from_bytes(content[:8], "little")
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_what_is_loaded_computes_the_same_bits(pruned, tmp_path, key):
+    path = tmp_path / "p.safetensors"
+    assert save_pruned(pruned[key], path, config_for(key)) == path.stat().st_size
+    loaded = load_pruned(small_net(), path)
+    x = images(8, 5)
+    assert torch.equal(loaded(x), pruned[key](x))
+    assert loaded.state_dict().keys() == pruned[key].state_dict().keys()
+    assert not loaded.training
+    assert tensor_bytes(path) == size_bytes(pruned[key]) == size_bytes(loaded)
+    assert count_macs(loaded, (x,)).total == count_macs(pruned[key], (x,)).total
+
+
+def test_a_smaller_network_is_a_smaller_file(pruned, tmp_path):
+    sizes = {
+        key: save_pruned(model, tmp_path / f"{len(key)}-{key[:1]}", config_for(key)) for key, model in pruned.items()
+    }
+    assert sizes["both"] < min(sizes["weight"], sizes["2:4"], sizes["channel"]) < sizes["dense"]
+
+
+def test_two_entries_cut_first_and_then_zero_what_is_left(pruned):
+    weight = pruned["both"].inner.weight
+    assert weight.shape[0] == 6
+    assert int((weight == 0).sum()) == weight.numel() * 3 // 4
+
+
+def test_the_dense_model_is_never_touched():
+    known = task()
+    before = {name: value.clone() for name, value in known.model.state_dict().items()}
+    autoprune.apply(known.model, config_for("both"), known.example_inputs, batches=known.batches, loss=known.loss)
+    assert all(torch.equal(value, before[name]) for name, value in known.model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_new_process_computes_the_same_bits(pruned, tmp_path):
+    for key, model in pruned.items():
+        save_pruned(model, tmp_path / f"{key.replace(':', '')}.safetensors", config_for(key))
+    code = """
+import sys
+import torch
+from pathlib import Path
+from small_task import images, small_net
+import autoprune
+torch.set_num_threads(1)
+for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
+    torch.save(autoprune.load_pruned(small_net(), path)(images(8, 5)), path.with_suffix(".pt"))
+assert not {"optuna", "fvcore", "ray"} & set(sys.modules)
+"""
+    here = Path(__file__).parent.parent
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=True, env={"PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
+    )
+    for key, model in pruned.items():
+        assert torch.equal(torch.load(tmp_path / f"{key.replace(':', '')}.pt"), model(images(8, 5)))
+
+
+def test_tensors_that_are_shared_are_stored_once(tmp_path):
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    model = Tied().eval()
+    save_pruned(model, tmp_path / "t", dense=model)
+    loaded = load_pruned(Tied(), tmp_path / "t")
+    assert loaded.b.weight is loaded.a.weight
+    assert tensor_bytes(tmp_path / "t") == size_bytes(model)
+    assert torch.equal(loaded(torch.ones(1, 6)), model(torch.ones(1, 6)))
+
+
+@pytest.fixture
+def file(pruned, tmp_path):
+    path = tmp_path / "p.safetensors"
+    save_pruned(pruned["both"], path, config_for("both"))
+    return path
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1, -200])
+def test_a_truncated_file_is_told(file, keep):
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(SpecError, match=r"p\.safetensors is damaged or no safetensors file"):
+        load_pruned(small_net(), file)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 64, b"\xff" * 64, b"PK\x03\x04" + b"x" * 99])
+def test_a_foreign_file_is_told(tmp_path, content):
+    (tmp_path / "p").write_bytes(content)
+    with pytest.raises(SpecError, match="is damaged or no safetensors file"):
+        load_pruned(small_net(), tmp_path / "p")
+
+
+def test_a_file_of_somebody_else_is_told(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / "p")
+    with pytest.raises(SpecError, match="without autoprune's metadata"):
+        load_pruned(small_net(), tmp_path / "p")
+    with pytest.raises(SpecError, match="no such file"):
+        load_pruned(small_net(), tmp_path / "nope")
+    with pytest.raises(SpecError, match="no such file"):
+        load_pruned(small_net(), tmp_path)
+
+
+def test_another_network_is_refused(file):
+    with pytest.raises(ConfigError, match="build the model exactly as it was before pruning"):
+        load_pruned(small_net(16), file)
+
+
+def rewritten(file, change):
+    with safe_open(str(file), framework="pt") as handle:
+        about = json.loads(handle.metadata()["autoprune"])
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
+    change(about, tensors)
+    save_file(tensors, file, metadata={"autoprune": json.dumps(about)})
+
+
+def drop_tensor(about, tensors):
+    tensors.pop("head.bias")
+
+
+def drop_mask(about, tensors):
+    tensors.pop(next(name for name in tensors if name.endswith("::mask")))
+
+
+def short_values(about, tensors):
+    name = next(name for name in tensors if name.endswith("::mask")).removesuffix("::mask")
+    tensors[name] = tensors[name][:-1].clone()
+
+
+def huge_shape(about, tensors):
+    about["tensors"]["head.bias"]["shape"] = [10**12]
+
+
+def negative_shape(about, tensors):
+    about["tensors"]["head.bias"]["shape"] = [-4]
+
+
+def alias_of_itself(about, tensors):
+    about["tensors"]["head.bias"] = {"shape": [4], "stored": "alias", "alias": "head.bias"}
+
+
+def unknown_tensor(about, tensors):
+    about["tensors"]["nose.bias"] = about["tensors"].pop("head.bias")
+
+
+def unknown_key(about, tensors):
+    about["colour"] = "red"
+
+
+def newer_schema(about, tensors):
+    about["schema"] = "autoprune/pruned/9"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        drop_tensor,
+        drop_mask,
+        short_values,
+        huge_shape,
+        negative_shape,
+        alias_of_itself,
+        unknown_tensor,
+        unknown_key,
+        newer_schema,
+    ],
+)
+def test_a_file_that_does_not_match_its_description_is_told(file, change):
+    rewritten(file, change)
+    with pytest.raises((SpecError, ConfigError)) as caught:
+        load_pruned(small_net(), file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_says_what_it_is(file):
+    with safe_open(str(file), framework="pt") as handle:
+        about = PrunedFile.model_validate(json.loads(handle.metadata()["autoprune"]))
+    assert about.config == config_for("both")
+    assert about.fingerprint == fingerprint(small_net())
+
+
+def test_saving_needs_to_know_the_architecture(pruned, tmp_path):
+    with pytest.raises(ConfigError, match="give config, or dense"):
+        save_pruned(pruned["both"], tmp_path / "p")
+
+
+def test_a_place_that_cannot_be_written_leaves_nothing_behind(pruned, tmp_path):
+    (tmp_path / "p").mkdir()
+    with pytest.raises(OSError, match="p"):
+        save_pruned(pruned["both"], tmp_path / "p", config_for("both"))
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "sentence"),
+    [
+        (
+            {"head": {"granularity": "channel", "criterion": "random", "sparsity": 0.5}},
+            "the channels of layer 'head' stay",
+        ),
+        (
+            {"outer": {"granularity": "channel", "criterion": "random", "sparsity": 0.5}},
+            "are tied to group 'stem'; prune",
+        ),
+        ({"nose": {"granularity": "channel", "criterion": "random", "sparsity": 0.5}}, "unknown group 'nose'; known: "),
+        ({"nose": {"granularity": "weight", "criterion": "random", "sparsity": 0.5}}, "unknown layer 'nose'"),
+        ({"stem": {"granularity": "chanel", "criterion": "random", "sparsity": 0.5}}, "did you mean 'channel'?"),
+        ({"stem": {"granularity": "weight", "criterion": "randon", "sparsity": 0.5}}, "did you mean 'random'?"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_told(layers, sentence):
+    config = config_for("dense").model_copy(update={"layers": PruningConfig.model_validate(
+        {"schema": "autoprune/config/1", "model": {"fingerprint": "x"}, "layers": layers}).layers})  # fmt: skip
+    with pytest.raises(autoprune.AutopruneError, match=sentence.replace("(", r"\(").replace("?", r"\?")):
+        autoprune.apply(small_net(), config, images(1, 0))
+
+
+def test_a_config_for_another_architecture_is_refused():
+    with pytest.raises(ConfigError, match="the config is for the architecture"):
+        autoprune.apply(small_net(16), config_for("weight"), images(1, 0))
+
+
+def test_at_least_one_unit_stays_however_much_is_asked():
+    for granularity in ("channel", "weight"):
+        layers = {"inner": {"granularity": granularity, "criterion": "random", "sparsity": 0.999999}}
+        data = {"schema": "autoprune/config/1", "model": config_for("dense").model, "layers": layers}
+        smaller = autoprune.apply(small_net(), PruningConfig.model_validate(data), images(1, 0))
+        assert int(smaller.inner.weight.count_nonzero()) > 0
+        assert smaller.inner.out_channels >= 1
+        assert bool(smaller(images(2, 0)).isfinite().all())
