@@ -1,0 +1,156 @@
+"""The command on bad input: exit 2 for wrong use, 1 where the run failed, one sentence, and nothing lost."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from autoprune import cli
+
+TESTS = Path(__file__).parent.parent
+GOLDEN = TESTS / "golden"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command in this process and return (exit code, standard error on one line)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["autoprune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run directory that holds its records only, as on a machine without the storage."""
+    (tmp_path / "run").mkdir()
+    shutil.copy(GOLDEN / "records-1.jsonl", tmp_path / "run" / "records.jsonl")
+    return tmp_path / "run"
+
+
+def write_study(directory, **changes):
+    data = {"task": f"{TESTS / 'small_task.py'}:task", "device": "eyeriss", "space": "channels"} | changes
+    path = directory / "study.yaml"
+    path.write_text("schema: autoprune/study/1\n" + "".join(f"{key}: {value}\n" for key, value in data.items()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"objektives": "[macs]"}, "study.yaml: unknown key 'objektives'; did you mean 'objectives'?"),
+        ({"search": "{trials: many}"}, "study.yaml: key 'search.trials' is 'many': give a whole number"),
+        ({"objectives": "[mac]"}, "unknown objective 'mac'; did you mean 'macs'?"),
+        ({"device": "eyeris"}, "study.yaml: key 'device': unknown device 'eyeris'; did you mean 'eyeriss'?"),
+        ({"space": "chanels"}, "study.yaml: key 'space': unknown space 'chanels'; did you mean 'channels'?"),
+        ({"task": "nope.py:task"}, "no such file 'nope.py'"),
+        ({"search": "{sampler: tpee}"}, "unknown sampler 'tpee'; did you mean 'tpe'?"),
+        ({"latency": "{runtime: torsh}"}, "unknown runtime 'torsh'; did you mean 'torch'?"),
+        ({"storage": "foo"}, "give an Optuna storage URL"),
+    ],
+)
+def test_a_study_that_cannot_be_searched(run, tmp_path, changes, sentence):
+    code, said = run("search", write_study(tmp_path, **changes), "-o", "run")
+    assert code == 2
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["select", "run", "--max", "accuracy_drop", "--minimize", "macs"], "give METRIC=NUMBER"),
+        (["select", "run", "--max", "macs=x", "--minimize", "macs"], "give METRIC=NUMBER"),
+        (["select", "run", "--max", "macs=nan", "--minimize", "macs"], "the bound on macs is NaN; give a number"),
+        (["select", "run", "--max", "macs=1", "--max", "macs=2", "--minimize", "macs"], "bounds a metric twice"),
+        (["select", "run", "--max", "mac=1", "--minimize", "macs"], "unknown metric 'mac'; did you mean 'macs'?"),
+        (["select", "run", "--minimize", "mac"], "unknown metric 'mac'; did you mean 'macs'?"),
+        (["select", "run", "--max", "macs=1", "--minimize", "macs"], "no feasible trial has macs <= 1; trial "),
+        (["select", "nope", "--minimize", "macs"], "nope is no directory"),
+        (["select", "run", "--minimize", "macs", "-o", "run"], "(Is a directory); give another path"),
+        (["report", "nope"], "nope is no directory"),
+        (["report", "run", "-o", "run/records.jsonl"], "no report can be written"),
+        (["apply", "nope.yaml", "--task", "a:b", "-o", "x"], "nope.yaml: no such file"),
+        (["search", "nope.yaml"], "nope.yaml: no such file"),
+    ],
+)
+def test_a_command_that_cannot_be_followed(run, finished, arguments, sentence):
+    before = (finished / "records.jsonl").read_bytes()
+    code, said = run(*arguments)
+    assert code == 2
+    assert sentence in said
+    assert "Traceback" not in said
+    assert (finished / "records.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [("", "it is empty"), ("[1]", "where a mapping"), ("{", "is damaged")]
+)
+def test_damaged_records_are_told(run, finished, content, sentence):
+    (finished / "records.jsonl").write_text(content)
+    code, said = run("report", finished)
+    assert code == 2
+    assert sentence in said
+
+
+def test_a_config_for_another_architecture(run, tmp_path):
+    text = (GOLDEN / "config-1.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("fingerprint: ", "fingerprint: x"))
+    code, said = run("apply", "config.yaml", "--task", f"{TESTS / 'small_task.py'}:task", "-o", "p.safetensors")
+    assert code == 2
+    assert "the config is for the architecture x" in said
+    assert not (tmp_path / "p.safetensors").exists()
+
+
+def test_what_nobody_foresaw_is_one_sentence_without_debug(run, monkeypatch, finished):
+    def broken(*_):
+        raise RuntimeError("line one\nline two")
+
+    monkeypatch.setattr("autoprune.results.report.write_report", broken)
+    code, said = run("report", finished)
+    assert code == 1
+    assert "RuntimeError: line one line two; this is not foreseen: 'autoprune --debug ...'" in said
+    with pytest.raises(RuntimeError):
+        CliRunner().invoke(cli.command, ["--debug", "report", str(finished)], catch_exceptions=False)
+
+
+def test_a_full_disk_is_a_failure_of_the_run(run, monkeypatch, finished):
+    def full(*_):
+        raise OSError(28, "No space left on device", "report/index.html")
+
+    monkeypatch.setattr("autoprune.results.report.write_whole", full)
+    code, said = run("report", finished)
+    assert code == 1
+    assert "No space left on device" in said
+    assert "free some space, then run 'autoprune report'" in said
+
+
+@pytest.mark.parametrize("kind", ["devices", "spaces", "criteria", "granularities", "runtimes", "samplers", "metrics"])
+def test_everything_that_a_study_may_name_is_listed(kind):
+    found = CliRunner().invoke(cli.command, ["list", kind], catch_exceptions=False)
+    assert found.exit_code == 0
+
+
+def test_the_module_is_the_command():
+    ran = subprocess.run([sys.executable, "-m", "autoprune", "--help"], capture_output=True, text=True, check=True)
+    assert "search" in ran.stdout
+
+
+def test_a_report_of_records_alone_and_a_choice_from_it(run, finished, tmp_path):
+    # Without a storage the records are all there is; they are enough to render and to choose.
+    code, _ = run("report", finished)
+    assert code == 0
+    front = json.loads((finished / "report" / "front.json").read_text())
+    assert front["schema"].startswith("autoprune/")
+    code, _ = run("select", finished, "--minimize", "macs", "-o", "config.yaml")
+    assert code == 0
+    assert "layers:" in (tmp_path / "config.yaml").read_text()

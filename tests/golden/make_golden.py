@@ -1,0 +1,37 @@
+"""Make the golden files: ``python tests/golden/make_golden.py``. For a new schema number, never to mend a test.
+
+Every format that crosses the disk stands here as version 1 wrote it; ``test_golden.py`` proves that it still loads.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+
+def main() -> None:
+    import torch
+    from small_task import images, small_net, task
+
+    import autoprune
+    from autoprune.search.study import Study
+    from autoprune.spec.config import Provenance
+
+    torch.set_num_threads(1)
+    spec = autoprune.load_study(HERE / "study-1.yaml")
+    with tempfile.TemporaryDirectory() as directory:
+        study = Study(task(), spec, directory)
+        study.run()
+        text = (Path(directory) / "records.jsonl").read_text(encoding="utf-8").replace(directory, "run")
+    (HERE / "records-1.jsonl").write_text(text, encoding="utf-8")
+    config = autoprune.load_config(HERE / "config-1.yaml")
+    smaller = autoprune.apply(small_net(), config, images(1, 0))
+    config = config.model_copy(update={"provenance": Provenance(run="run", trial=7, version="0.1.0")})
+    autoprune.save_pruned(smaller, HERE / "pruned-1.bin", config)
+    torch.save(smaller(images(8, 5)), HERE / "pruned-1-outputs.pt")
+
+
+if __name__ == "__main__":
+    main()
