@@ -43,10 +43,12 @@ def meet_all(call: Call, values: Sequence[Tensor | Stored]) -> Tensor:
     """Unite operands that broadcast to the call's shape; return the identities of the result."""
     if not any(isinstance(value, Tensor) for value in values):
         values = [call.activation(value) for value in values]
-    out = fixed(call.shape)
+    out, sizes = fixed(call.shape), (1,) * len(call.shape)
     for value in values:
         if isinstance(value, Tensor) and has_channels(value):
-            out = _meet(call, out, aligned(value, call.shape))
+            there = (1,) * (len(call.shape) - value.dim()) + tuple(value.shape)
+            out = _meet(call, (out, sizes), (aligned(value, call.shape), there))
+            sizes = tuple(map(max, sizes, there))
     for value in values:
         if isinstance(value, Stored):
             _tie_bare(call, value, out)
@@ -67,23 +69,27 @@ def _no_data(call: Call) -> Tensor:
     return fixed(call.shape)
 
 
-def _meet(call: Call, out: Tensor, other: Tensor) -> Tensor:
-    """Unite two operands of the same shape position by position and return the identities of the result."""
+Operand = tuple[Tensor, tuple[int, ...]]
+"""Identities in the shape of the result, and the shape before they were broadcast."""
+
+
+def _meet(call: Call, one: Operand, two: Operand) -> Tensor:
+    """Unite two operands position by position and return the identities of the result."""
+    out, other = one[0], two[0]
     if not has_channels(out):
         return other
     here, there = set(carrying_axes(out)), set(carrying_axes(other))
-    if here and not there:
-        call.ids.pin(other, f"one channel is broadcast over others in {call.operator!r}")
-        return out
-    if there and not here:
-        call.ids.pin(out, f"one channel is broadcast over others in {call.operator!r}")
-        return other
-    if here and here.isdisjoint(there):
+    for mine, axes, (single, shape) in ((out, here, two), (other, there, one)):
+        # alike along an axis of more than one place is no broadcast: those places are taken from one class
+        if axes and not carrying_axes(single) and all(shape[axis] == 1 for axis in axes):
+            call.ids.pin(single, f"one channel is broadcast over others in {call.operator!r}")
+            return mine
+    if here and there and here.isdisjoint(there):
         call.ids.pin(out, f"outer product in {call.operator!r}")
         call.ids.pin(other, f"outer product in {call.operator!r}")
         return fixed(out.shape)
     call.ids.unite(out, other, f"tied by {call.operator!r} to channels that stay")
-    return torch.where(out != FIXED, out, other) if bool((out == FIXED).any()) else out
+    return call.ids.canonical(torch.where(out != FIXED, out, other))
 
 
 def _check_data(call: Call, out: Tensor, operand: Tensor) -> None:
@@ -102,5 +108,5 @@ def _tie_bare(call: Call, stored: Stored, out: Tensor) -> None:
     if varying and len(carrying) == 1:
         axis = varying[0]
         call.along(stored, axis - offset, call.ids.unite_all(out, axis, "bare parameter"))
-    elif varying:
+    elif varying or (has_channels(out) and not carrying and max(stored.shape, default=1) > 1):
         call.ids.pin(out, f"{call.operator!r} with parameter {stored.name!r} over several axes of channels")
