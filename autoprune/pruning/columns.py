@@ -54,14 +54,27 @@ def columns(module: nn.Module, x: Tensor, most: int | None = None) -> Tensor:
 
 def column_squares(module: nn.Module, x: Tensor) -> Tensor:
     """Return the sum of squares over all columns, shape (groups, inner), without unfolding more than one sample."""
-    batched = x.reshape(-1, x.shape[-1]) if isinstance(module, nn.Linear) else _batched(module, x)
-    return columns(module, batched.square().sum(dim=0, keepdim=True)).sum(dim=2)
+    if isinstance(module, nn.Linear):
+        return x.reshape(-1, x.shape[-1]).square().sum(dim=0)[None]
+    samples = _batched(module, x)
+    squares = torch.zeros_like(samples[:1])
+    for sample in samples:  # quicker than a sum over the batch, and no second copy of it
+        squares[0].addcmul_(sample, sample)
+    if not isinstance(module, _CONVOLUTIONS):
+        return squares[0].flatten(1).sum(dim=1, keepdim=True)
+    windows = _windows(module, squares)
+    return windows.sum(dim=tuple(range(2, x_dims(module)))).reshape(module.groups, -1)
+
+
+def x_dims(module: nn.Module) -> int:
+    """Return the dimensions of a batched input of a convolution."""
+    kernel = module.kernel_size
+    assert isinstance(kernel, Sequence)
+    return len(kernel) + 2
 
 
 def _batched(module: nn.Module, x: Tensor) -> Tensor:
-    kernel = module.kernel_size
-    assert isinstance(kernel, Sequence)
-    return x if x.dim() == len(kernel) + 2 else x[None]
+    return x if x.dim() == x_dims(module) else x[None]
 
 
 @dataclass
@@ -98,12 +111,14 @@ class Moments:
         return gram + damping * level[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
 
 
-def add_moments(known: Moments | None, module: nn.Module, x: Tensor, gram: bool = True) -> Moments:
-    """Return moments with the columns of one more input, at most ``POSITIONS`` per sample, counted in.
+def add_moments(
+    known: Moments | None, module: nn.Module, x: Tensor, gram: bool = True, positions: int = POSITIONS
+) -> Moments:
+    """Return moments with the columns of one more input, at most ``positions`` per sample, counted in.
 
     Memory: inner^2 float64 per layer for the second moments, whatever the amount of data.
     """
-    taken = columns(module, x, POSITIONS * max(int(x.shape[0]), 1))
+    taken = columns(module, x, positions * max(int(x.shape[0]), 1))
     total = taken.sum(dim=2, dtype=torch.float64)
     product = (taken @ taken.transpose(1, 2)).double() if gram else None
     if known is None:
