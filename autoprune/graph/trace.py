@@ -33,6 +33,33 @@ class Trace:
     tensors: Mapping[str, str]
 
 
+class _TensorsOut(nn.Module):
+    """A model around the user's, that returns only tensors: an export refuses what else there is (a cache of keys)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        return output_tensors(self.inner(*args, **kwargs))
+
+
+def inner_name(name: str) -> str:
+    """Return the name in the user's model of a module or tensor of the model around it."""
+    return name.removeprefix("inner").removeprefix(".")
+
+
+def output_tensors(value: Any) -> list[torch.Tensor]:
+    """Return all tensors of a model's output, in order; what is neither tensor nor container is left out."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in output_tensors(item)]
+    return []
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module into evaluation mode, and each back into its own mode afterwards."""
@@ -78,7 +105,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     try:
         with warnings.catch_warnings(), evaluation_mode(model):
             warnings.simplefilter("ignore")
-            exported = torch.export.export(model, args, dict(kwargs), strict=False)
+            exported = torch.export.export(_TensorsOut(model), args, dict(kwargs), strict=False)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TraceError(
@@ -92,11 +119,12 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
                 "channels stay, weight patterns remain possible"
             )
     signature = exported.graph_signature
-    tensors = {
+    named = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
+    tensors = {placeholder: inner_name(name) for placeholder, name in named.items()}
     return Trace(tuple(exported.graph.nodes), tensors)
 
 

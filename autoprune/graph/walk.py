@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.graph.identity import fixed
 from autoprune.graph.rules import Call, Findings, Stored, apply_rule
-from autoprune.graph.trace import Trace
+from autoprune.graph.trace import Trace, inner_name
 
 
 class Walk:
@@ -81,7 +81,7 @@ class Walk:
         outputs = list(value) if isinstance(value, list | tuple) else [value]
         shapes = [tuple(v.shape) if isinstance(v, Tensor) else () for v in outputs]
         stack = node.meta.get("nn_module_stack")
-        module = next(reversed(stack.values()))[0] if stack else ""
+        module = inner_name(next(reversed(stack.values()))[0]) if stack else ""
         result = apply_rule(
             Call(
                 found=self.found,

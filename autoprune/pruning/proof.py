@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import TraceError
 from autoprune.graph.groups import ModelGraph, find_groups
-from autoprune.graph.trace import evaluation_mode
+from autoprune.graph.trace import evaluation_mode, output_tensors
 from autoprune.pruning.plan import cuts_of
 from autoprune.pruning.surgery import cut
 
@@ -173,14 +173,4 @@ def _in_double(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
 
 def _run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
     with evaluation_mode(model), torch.no_grad():
-        return _flat(model(*args, **kwargs))
-
-
-def _flat(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _flat(item)]
-    return []
+        return output_tensors(model(*args, **kwargs))

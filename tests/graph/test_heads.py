@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import architectures
 import pytest
 import sequence_models
@@ -170,4 +172,17 @@ def test_head_of_one_query_among_shared_keys_may_go() -> None:
     model, x = double(MultiQuery()), torch.randn(2, 5, 12, dtype=torch.float64)
     graph, proof = proven_groups(model, (x,))
     assert heads(graph)["q"].units == 3
+    assert proof.relative_error < 1e-9
+
+
+def test_an_output_that_is_no_tensor_does_not_stop_the_export() -> None:
+    """Language models of ``transformers`` return their cache of keys beside the logits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a third party's import says is not ours to mend
+        pytest.importorskip("transformers")
+    model, ids = double(sequence_models.tiny("llama", "sdpa")), torch.randint(0, 19, (2, 6))
+    model.config.use_cache = True
+    graph, proof = proven_groups(model, (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert not graph.untraced
+    assert len(heads(graph)) == 2
     assert proof.relative_error < 1e-9
