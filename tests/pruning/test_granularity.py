@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoprune.errors import ConfigError, UnknownNameError
 from autoprune.graph.groups import Layer
-from autoprune.pruning.granularity import GRANULARITIES, as_matrix, catalogue, from_matrix, granularity, removed_count
+from autoprune.pruning.granularity import GRANULARITIES, catalogue, granularity, removed_count
 from autoprune.pruning.granularity.kernel import PATTERNS
 
 SIZES = {"kernel": (8, 6, 3, 3), "pattern": (8, 6, 3, 3)}
@@ -62,7 +62,7 @@ def test_every_run_of_n_of_m_has_exactly_n_left(kept, more, rows, rest, seed):
 def test_n_of_m_runs_over_inputs_then_the_kernel():
     scores = torch.arange(2 * 4 * 3 * 3, dtype=torch.float32).reshape(2, 4, 3, 3)
     mask = granularity("2:4").mask(scores, 0.5)
-    assert torch.equal(as_matrix(mask, 0)[0, :8], torch.tensor([False, False, True, True] * 2))
+    assert torch.equal(mask[0].flatten()[:8], torch.tensor([False, False, True, True] * 2))
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.4, 5 / 9, 0.6, 0.8, 0.95])
@@ -113,13 +113,6 @@ def test_blocks_tile_from_the_first_place_and_the_rest_stays():
     units = granularity("block:2x3").units((5, 7))
     expected = torch.tensor([[0, 0, 0, 1, 1, 1, -1]] * 2 + [[2, 2, 2, 3, 3, 3, -1]] * 2 + [[-1] * 7])
     assert torch.equal(units, expected)
-
-
-@pytest.mark.parametrize("shape", [(4, 3, 2, 5), (6, 4)])
-@pytest.mark.parametrize("out_dim", [0, 1])
-def test_as_matrix_round_trip(shape, out_dim):
-    weight = random_scores(shape)
-    assert torch.equal(from_matrix(as_matrix(weight, out_dim), shape, out_dim), weight)
 
 
 def test_removed_count_never_exceeds_and_always_leaves_one():

@@ -55,18 +55,6 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     return order[:count].sort().values
 
 
-def as_matrix(weight: Tensor, out_dim: int) -> Tensor:
-    """Return a weight as (out, inner): inner runs over input channels, then the kernel, as im2col orders it."""
-    return weight.movedim(out_dim, 0).flatten(1)
-
-
-def from_matrix(matrix: Tensor, shape: Size, out_dim: int) -> Tensor:
-    """Undo :func:`as_matrix` for a weight of ``shape``."""
-    moved = list(shape)
-    moved.insert(0, moved.pop(out_dim))
-    return matrix.reshape(moved).movedim(0, out_dim)
-
-
 def size_of(layer: Layer) -> Size:
     """Return the size of a layer's weight, (out, in, *kernel)."""
     size = list(layer.shape)
