@@ -35,7 +35,7 @@ from autoprune.results.formats import plain
 from autoprune.results.picks import picks
 from autoprune.results.plots import Plot, plots
 from autoprune.results.summary import headline
-from autoprune.results.table import escape_markdown, front_table, picks_table, to_markdown
+from autoprune.results.table import baseline_table, escape_markdown, front_table, picks_table, to_markdown
 from autoprune.spec.front import DENSE, front
 from autoprune.spec.record import RunRecords, write_whole
 
@@ -149,6 +149,7 @@ def _content(records: RunRecords) -> dict[str, Any]:
         "headline": headline(records),
         "picks_table": picks_table(records, config_path) if picks(records).named() else None,
         "front_table": front_table(records, config_path) if front(records) else None,
+        "baseline_table": baseline_table(records),
         "configs": _configs(records),
         "layer_table": layer_table(records),
         "facts": facts(records),

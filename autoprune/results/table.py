@@ -85,6 +85,17 @@ def picks_table(records: RunRecords, link: Callable[[TrialRecord], str] | None =
     return trial_table(records, picks(records).trials(), "The dense model and the picks", link, keep_order=True)
 
 
+def baseline_table(records: RunRecords) -> Table | None:
+    """Return the trials that no sampler proposed: uniform and published allocations; None where there are none."""
+    sampler = records.study.spec.search.sampler
+    trials = [t for t in records.trials if t.origin not in (DENSE, sampler) and t.state == "complete"]
+    if not trials:
+        return None
+    trials.sort(key=lambda t: (t.origin, -t.values.get("macs", 0.0), t.number))
+    caption = "Baselines: one rule for the whole network, on the grid of the space"
+    return trial_table(records, trials, caption, keep_order=True, origins=True)
+
+
 def trial_table(
     records: RunRecords,
     trials: Sequence[TrialRecord],
@@ -92,6 +103,7 @@ def trial_table(
     link: Callable[[TrialRecord], str] | None = None,
     *,
     keep_order: bool = False,
+    origins: bool = False,
 ) -> Table:
     """Return the dense model, then ``trials``, one row each.
 
@@ -101,6 +113,7 @@ def trial_table(
         caption: Caption of the table.
         link: Gives the relative link of a trial's number; "" for none.
         keep_order: Keep the order of ``trials`` rather than sort by accuracy drop.
+        origins: Say beside the number who proposed the trial.
 
     Returns:
         A table; a column that no row fills is left out.
@@ -117,7 +130,8 @@ def trial_table(
         href = link(trial) if link else ""
         if trial.origin == DENSE:
             return Cell(DENSE, "" if trial.feasible else _broken(trial), href)
-        return Cell(str(trial.number), ", ".join(chosen.titles(trial)) or _broken(trial), href)
+        said = (*([trial.origin] if origins else []), *chosen.titles(trial), _broken(trial))
+        return Cell(str(trial.number), ", ".join(filter(None, said)), href)
 
     rows = [
         Row(
@@ -126,7 +140,11 @@ def trial_table(
         )
         for i, trial in enumerate(shown)
     ]
-    return Table(caption, (Column("trial", numeric=False, note="pick"), *(column for column, _ in filled)), tuple(rows))
+    return Table(
+        caption,
+        (Column("trial", numeric=False, note="rule" if origins else "pick"), *(column for column, _ in filled)),
+        tuple(rows),
+    )
 
 
 def to_markdown(table: Table) -> str:

@@ -91,6 +91,16 @@ class Knob:
             params[f"{self.name}|sparsity"] = min(self.sparsities, key=lambda s: abs(s - sparsity))
         return params
 
+    def nearest(self, choice: LayerChoice | None) -> dict[str, Any]:
+        """Return the parameters on the grid that come closest to a choice; a method that is not offered is dense."""
+        method = f"{choice.granularity}/{choice.criterion}" if choice is not None else NONE
+        if choice is None or method not in self.methods:
+            return self.uniform(0.0)
+        params: dict[str, Any] = {f"{self.name}|method": method}
+        if self.sparsities:
+            params[f"{self.name}|sparsity"] = min(self.sparsities, key=lambda s: abs(s - choice.fraction))
+        return params
+
     def _reached(self, group: Group, sparsity: float) -> float:
         """Return the fraction of units that goes when widths stay on steps and no more goes than asked."""
         count = removed_count(group.units, sparsity)
@@ -142,6 +152,14 @@ class Proposals:
         params: dict[str, Any] = {}
         for knob in self.knobs:
             params |= knob.uniform(sparsity if knob.group is not None or not channels else 0.0)
+        return params
+
+    def nearest(self, config: PruningConfig) -> dict[str, Any]:
+        """Return the parameters on the grid of the space that come closest to a config."""
+        params: dict[str, Any] = {}
+        for knob in self.knobs:
+            choices = config.layers.get(knob.name, (None,))
+            params |= knob.nearest(choices[0])
         return params
 
     def searched(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from autoprune.cost.host import machine_title
 from autoprune.errors import RunError, UsageError, one_line
 from autoprune.search import storage
 from autoprune.search.lock import exclusive
+from autoprune.search.opening import opening
 from autoprune.search.proposals import make_proposals
 from autoprune.search.samplers import SAMPLERS, SamplerRequest
 from autoprune.spec.config import Provenance, PruningConfig
@@ -42,10 +43,6 @@ from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec, load_study
 from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import Task
-
-UNIFORM = "uniform"
-LADDER = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Uniform sparsities tried first: a baseline for the report, and a start that lifts every sampler."""
 
 MOST_FAILURES = 10
 """Failures in a row after which something other than the configs is wrong."""
@@ -197,19 +194,16 @@ class Study:
         self._enqueue(study)
 
     def _enqueue(self, study: optuna.Study) -> None:
-        """Queue what every study starts with and this one lacks: the dense model, and after it the uniform ladder."""
+        """Queue what every study starts with and this one lacks: the dense model, and after it the baselines."""
         trials = study.get_trials(deepcopy=False)
         present = {_key(t.system_attrs.get("fixed_params", {})) for t in trials if t.state == TrialState.WAITING}
         present |= {_key(t.params) for t in trials if storage.RECORD in t.user_attrs}
-        most = max(0, min(len(LADDER), self.spec.search.trials // 5))
-        steps = (
-            [(DENSE, 0.0), *((UNIFORM, sparsity) for sparsity in LADDER[:: len(LADDER) // most][:most])] if most else []
-        )
-        for origin, sparsity in steps if self._dense else [(DENSE, 0.0)]:
-            params = self.proposals.searched(self.proposals.uniform(sparsity))
-            if _key(params) not in present:
-                present.add(_key(params))
-                study.enqueue_trial(params, user_attrs={storage.ORIGIN: origin})
+        first = opening(self.proposals, self.runner.graph, self.runner.book, self.spec.search.trials)
+        for origin, params in first if self._dense else first[:1]:
+            searched = self.proposals.searched(params)
+            if _key(searched) not in present:
+                present.add(_key(searched))
+                study.enqueue_trial(searched, user_attrs={storage.ORIGIN: origin})
 
     def _loop(self, study: optuna.Study, on_trial: Callable[[Progress], None]) -> None:
         started = time.perf_counter()

@@ -112,7 +112,7 @@ class TrialRecord(Document):
     Attributes:
         number: Optuna's trial number.
         state: "complete", "failed", or "pruned" (stopped early; a repeat of a known config among them).
-        origin: Who proposed it: "dense", "uniform", or the sampler's key.
+        origin: Who proposed it: "dense", "uniform", the key of an allocation, or the sampler's key.
         config: What was tried; None where the proposal itself failed.
         values: Metric to value; a metric that was not measured is absent.
         score: What ``Task.evaluate`` gave.

@@ -2,8 +2,8 @@
 
     PYTHONPATH=DATA/nets python tests/benchmarks/surgery_time.py
 
-Both remove half of the channels inside every residual block by the L1 norm, from a dense model that is kept. Ours traces
-once and slices; Torch-Pruning copies, traces and prunes for each trial, as its users do. CPU time, one thread.
+Both remove half of the channels inside every residual block by the L1 norm, from a dense model that is kept. Ours
+traces once and slices; Torch-Pruning copies, traces and prunes for each trial, as its users do. CPU time, one thread.
 """
 
 import copy
@@ -30,7 +30,7 @@ def main() -> None:
     graph = find_groups(model, (inputs,))
     inner = [name for name in graph.groups if name.endswith("conv1") and name.startswith("layer")]
     choice = LayerChoice(granularity="channel", criterion="magnitude_l1", sparsity=0.5)
-    config = PruningConfig(model=ModelIdentity(fingerprint=graph.fingerprint), layers={n: (choice,) for n in inner})
+    config = PruningConfig(model=ModelIdentity(fingerprint=graph.fingerprint), layers=dict.fromkeys(inner, (choice,)))
     book = ScoreBook(Evidence(model, tuple(layer.weight for layer in graph.layers.values()), ()))
 
     def ours() -> torch.nn.Module:
