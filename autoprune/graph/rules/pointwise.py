@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autoprune.graph.identity import FIXED, carrying_axes, fixed, shrink
+from autoprune.graph.identity import FIXED, carrying_axes, compact, fixed, shrink
 from autoprune.graph.rules.call import Call, Stored, has_channels, operands, rule
 
 
@@ -89,7 +89,8 @@ def _meet(call: Call, one: Operand, two: Operand) -> Tensor:
         call.ids.pin(other, f"outer product in {call.operator!r}")
         return fixed(out.shape)
     call.ids.unite(out, other, f"tied by {call.operator!r} to channels that stay")
-    return call.ids.canonical(torch.where(out != FIXED, out, other))
+    slim, filled = compact(out, other), compact(other, out)
+    return call.ids.canonical(torch.where(slim != FIXED, slim, filled).expand(out.shape))
 
 
 def _check_data(call: Call, out: Tensor, operand: Tensor) -> None:
