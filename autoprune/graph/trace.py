@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import TraceError
+from autoprune.graph.rules.call import HEAD_COUNTS
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,20 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the architecture: module classes and tensor shapes by name, no weights.
+    """Return a hash of the architecture: module classes, tensor shapes and head counts by name, no weights.
 
     A retrained checkpoint has the same fingerprint, another width, depth or layer type has another.
     """
-    facts = {
+    facts: dict[str, list[list[Any]]] = {
         "modules": [[name, type(module).__qualname__] for name, module in model.named_modules()],
         "tensors": [[name, list(tensor.shape)] for name, tensor in model.state_dict(keep_vars=True).items()],
     }
+    heads = [
+        [f"{name}.{key}", vars(module)[key]]
+        for name, module in model.named_modules()
+        for key in sorted(HEAD_COUNTS & vars(module).keys())
+        if type(vars(module)[key]) is int
+    ]
+    if heads:  # no shape tells them
+        facts["heads"] = heads
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

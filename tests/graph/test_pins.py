@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import TraceError
 from autoprune.graph.groups import ModelGraph, find_groups
+from autoprune.graph.trace import fingerprint
 from autoprune.pruning.proof import proven_groups
 
 
@@ -235,3 +236,8 @@ def test_a_weight_that_is_computed_stays() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), nn.Linear(6, 2))
     graph = find_groups(model, (torch.randn(2, 4),))
     assert reasons(graph, "0") == {"operator 'linear' has no rule": 6}
+
+
+def test_a_fingerprint_tells_head_counts_which_no_shape_does() -> None:
+    two, again, four = (nn.MultiheadAttention(8, heads) for heads in (2, 2, 4))
+    assert fingerprint(two) == fingerprint(again) != fingerprint(four)
