@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
-import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from optuna.trial import Trial, TrialState
-from torch import nn
 
-from autoprune.cost.host import machine_title
 from autoprune.errors import RunError, UsageError, one_line
 from autoprune.search import storage
+from autoprune.search.about import about_study, identity
 from autoprune.search.lock import exclusive
 from autoprune.search.opening import opening
 from autoprune.search.proposals import make_proposals
@@ -31,16 +27,14 @@ from autoprune.search.samplers import SAMPLERS, SamplerRequest
 from autoprune.spec.config import Provenance, PruningConfig
 from autoprune.spec.front import DENSE, front, hypervolume_of
 from autoprune.spec.record import (
-    GroupRecord,
     RunRecords,
-    StudyRecord,
     TrialRecord,
     read_records,
     write_records,
     write_whole,
 )
 from autoprune.spec.space import SpaceSpec
-from autoprune.spec.study import StudySpec, load_study
+from autoprune.spec.study import StudySpec, load_study, resolve_study
 from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import Task
 
@@ -92,7 +86,7 @@ class Study:
     """
 
     def __init__(self, task: Task, spec: StudySpec | Path | str, directory: Path | str) -> None:
-        self.spec = spec if isinstance(spec, StudySpec) else load_study(spec)
+        self.spec = resolve_study(spec) if isinstance(spec, StudySpec) else load_study(spec)
         self.directory = Path(directory)
         self.stopped = ""
         SAMPLERS.get(self.spec.search.sampler)
@@ -100,13 +94,9 @@ class Study:
             storage.check_sqlite(self.directory / "study.db")
         self.runner = TrialRunner(task, self.spec)
         space = self.spec.space
-        assert isinstance(space, SpaceSpec), "load_study puts the space inside"
+        assert isinstance(space, SpaceSpec), "a resolved study holds its space"
         self.proposals = make_proposals(
-            space,
-            self.runner.graph,
-            self.runner.recovery,
-            self.spec.search.seed,
-            self.runner.book,
+            space, self.runner.graph, self.runner.recovery, self.spec.search.seed, self.runner.book
         )
         self._records: dict[int, TrialRecord] = {}
         self._known: dict[str, int] = {}
@@ -134,7 +124,9 @@ class Study:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.stopped = ""
         with exclusive(self.directory):
-            study = storage.open_study(self.spec.storage, self.directory, self.spec.objectives, self._identity())
+            study = storage.open_study(
+                self.spec.storage, self.directory, self.spec.objectives, identity(self._shown_spec, self.runner)
+            )
             with storage.storage_errors(storage.shown_url(self.spec.storage, self.directory)):
                 write_whole(self.directory / "study.yaml", self.spec.to_yaml())
                 self._resume(study)
@@ -158,11 +150,6 @@ class Study:
             RunDirectoryError: Nothing has been run yet.
         """
         return read_records(self.directory / "records.jsonl")
-
-    def _identity(self) -> dict[str, Any]:
-        """Return what makes two runs the same study: what is asked, of which network, with which weights."""
-        facts = {**self._shown_spec.identity(), "fingerprint": self.runner.graph.fingerprint}
-        return dict(_plain(facts | {"checkpoint": _checkpoint(self.runner.model)}))
 
     @property
     def _shown_spec(self) -> StudySpec:
@@ -262,10 +249,9 @@ class Study:
         dense = self._dense
         if dense is None:
             record = self.runner.run_dense(number)
-            self._test(
-                study, record
-            )  # now, because a test that cannot run is better known before the search than after
-            study.set_user_attr(storage.STUDY, self._study_record(record).to_data())
+            self._test(study, record)  # a test that cannot run is better known before the search than after
+            about = about_study(self._shown_spec, self.runner, record, self.proposals.notes)
+            study.set_user_attr(storage.STUDY, about.to_data())
             return record.model_copy(update={"config": self._signed(self.runner.dense_config, number)})
         try:
             return self.runner.run(config, number, origin, dense)
@@ -305,33 +291,6 @@ class Study:
         if self.runner.task.test is not None and str(trial.number) not in scores and trial.config is not None:
             scores[str(trial.number)] = self.runner.test_score(trial.config)
             study.set_user_attr(storage.TEST_SCORES, scores)
-
-    def _study_record(self, dense: TrialRecord) -> StudyRecord:
-        runner, graph = self.runner, self.runner.graph
-        pinned: dict[str, list[str]] = {}
-        for pin in graph.pinned:
-            pinned.setdefault(pin.reason, []).append(pin.layer)
-        limits = runner.limits(dense)
-        reference = {
-            name: limits.get(name, abs(dense.score or 0.0)) if name == "accuracy_drop" else dense.values[name]
-            for name in self.spec.objectives
-        }
-        notes = [str(runner.proof), *([graph.untraced] if graph.untraced else []), *self.proposals.notes]
-        if runner.meter is None:
-            notes.append(f"latency is modelled: {runner.profile.title} is not measured from here, so it only ranks")
-        return StudyRecord(
-            spec=self._shown_spec,
-            device_title=runner.profile.title,
-            fingerprint=graph.fingerprint,
-            dense_score=dense.score or 0.0,
-            higher_is_better=runner.task.higher_is_better,
-            groups={name: GroupRecord(layers=group.layers, units=group.units) for name, group in graph.groups.items()},
-            pinned={reason: tuple(dict.fromkeys(layers)) for reason, layers in pinned.items()},
-            reference=reference,
-            versions={name: version(name) for name in ("autoprune", "torch", "optuna", "fvcore", "numpy")},
-            machine=f"{machine_title()}, {platform.system()} {platform.release()}, Python {platform.python_version()}",
-            notes=tuple(notes),
-        )
 
     def _signed(self, config: PruningConfig, number: int) -> PruningConfig:
         provenance = Provenance(
@@ -401,18 +360,3 @@ def _failed_if_interrupted(study: optuna.Study, trial: Trial) -> Iterator[None]:
 
 def _key(params: Any) -> str:
     return json.dumps({name: params[name] for name in sorted(params)}, default=str)
-
-
-def _checkpoint(model: nn.Module) -> str:
-    """Return a short hash of a model's weights, from at most about a thousand entries of each tensor."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            flat = value.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 1000)].cpu().contiguous()
-            digest.update(name.encode() + bytes(sample.view(torch.uint8).numpy()))
-    return digest.hexdigest()[:16]
-
-
-def _plain(data: Any) -> Any:
-    return json.loads(json.dumps(data))

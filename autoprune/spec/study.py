@@ -135,8 +135,20 @@ def load_study(path: Path | str) -> StudySpec:
         UnknownNameError: No such device or space.
     """
     path = Path(path)
-    spec = load_document(StudySpec, path)
-    here = path.parent
+    return resolve_study(load_document(StudySpec, path), path)
+
+
+def resolve_study(spec: StudySpec, path: Path | None = None) -> StudySpec:
+    """Return a study in which the space stands inside and file references hold from the working directory.
+
+    Args:
+        spec: As it was written or built.
+        path: The file it was written in: references are tried from its folder first, and messages name it.
+
+    Raises:
+        SpecError: A file that it names does not exist or breaks its schema.
+        UnknownNameError: No such device or space.
+    """
     update: dict[str, Any] = {}
     if isinstance(spec.space, str):
         update["space"] = load_document(SpaceSpec, _found(path, "space", "search_spaces", spec.space))
@@ -144,13 +156,14 @@ def load_study(path: Path | str) -> StudySpec:
     if spec.device.endswith((".yaml", ".yml")):
         update["device"] = str(device)
     file, _, function = spec.task.rpartition(":")
-    if file.endswith(".py") and not Path(file).is_file() and (here / file).is_file():
-        update["task"] = f"{os.path.normpath(here / file)}:{function}"
+    if path is not None and file.endswith(".py") and not Path(file).is_file() and (path.parent / file).is_file():
+        update["task"] = f"{os.path.normpath(path.parent / file)}:{function}"
     return spec.model_copy(update=update)
 
 
-def _found(path: Path, key: str, folder: str, name: str) -> Path:
+def _found(path: Path | None, key: str, folder: str, name: str) -> Path:
     try:
-        return library.find(key, folder, name, path.parent)
+        return library.find(key, folder, name, path.parent if path is not None else None)
     except (UnknownNameError, SpecError) as error:
-        raise type(error)(f"{path}: key {key!r}: {error}") from error
+        where = f"{path}: " if path is not None else ""
+        raise type(error)(f"{where}key {key!r}: {error}") from error

@@ -16,6 +16,7 @@ from autoprune.graph.groups import find_groups
 from autoprune.pruning.scores import ScoreBook
 from autoprune.search import storage
 from autoprune.search import study as study_module
+from autoprune.search.about import identity
 from autoprune.search.study import Study, read_study
 from autoprune.spec.config import RecoverySpec
 from autoprune.spec.record import TrialRecord
@@ -358,4 +359,4 @@ def test_a_password_of_the_storage_stands_in_no_record(tmp_path):
     assert study.records().study.spec.storage == url
     secret = make(tmp_path / "run", storage="postgresql://user:secret@host/db")
     assert "secret" not in secret._shown_spec.to_json()
-    assert "secret" not in str(secret._identity())
+    assert "secret" not in str(identity(secret._shown_spec, secret.runner))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autoprune.errors import SpecError, UnknownNameError
 from autoprune.spec.objectives import METRICS, parse_bound
-from autoprune.spec.study import load_study
+from autoprune.spec.study import load_study, resolve_study
 
 
 def write(folder, **changes):
@@ -101,3 +101,10 @@ def test_how_long_it_is_searched_makes_no_other_study(tmp_path):
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("2h", 7200), (" 3 s ", 3)])
 def test_times(tmp_path, text, seconds):
     assert load_study(write(tmp_path, search=f"{{timeout: {text}}}")).search.timeout_s == seconds
+
+
+def test_a_study_built_in_python_may_name_its_space():
+    spec = resolve_study(StudySpec(task="package:task", space="channels"))
+    assert spec.space.name == "channels"
+    with pytest.raises(UnknownNameError, match="channels"):
+        resolve_study(StudySpec(task="package:task", space="chanels"))

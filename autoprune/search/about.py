@@ -1,0 +1,75 @@
+"""What a study is: what makes two runs the same one, and what holds for all of its trials."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.cost.host import machine_title
+from autoprune.spec.record import GroupRecord, StudyRecord, TrialRecord
+from autoprune.spec.study import StudySpec
+from autoprune.trial.runner import TrialRunner
+
+
+def identity(spec: StudySpec, runner: TrialRunner) -> dict[str, Any]:
+    """Return what makes two runs the same study: what is asked, of which network, with which weights."""
+    facts = {
+        **spec.identity(),
+        "fingerprint": runner.graph.fingerprint,
+        "checkpoint": checkpoint_hash(runner.model),
+    }
+    return dict(json.loads(json.dumps(facts)))
+
+
+def checkpoint_hash(model: nn.Module) -> str:
+    """Return a short hash of a model's weights, from at most about a thousand entries of each tensor."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            flat = value.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 1000)].cpu().contiguous()
+            digest.update(name.encode() + bytes(sample.view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
+
+
+def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes: Sequence[str]) -> StudyRecord:
+    """Return what holds for a whole study, once its dense model was measured.
+
+    Args:
+        spec: The study, as it may be shown.
+        runner: What runs its trials.
+        dense: Record of the dense model: it fixes the hypervolume's reference point.
+        notes: What the space names and this model cannot take.
+    """
+    graph = runner.graph
+    pinned: dict[str, list[str]] = {}
+    for pin in graph.pinned:
+        pinned.setdefault(pin.reason, []).append(pin.layer)
+    limits = runner.limits(dense)
+    reference = {
+        name: limits.get(name, abs(dense.score or 0.0)) if name == "accuracy_drop" else dense.values[name]
+        for name in spec.objectives
+    }
+    said = [str(runner.proof), *([graph.untraced] if graph.untraced else []), *notes]
+    if runner.meter is None:
+        said.append(f"latency is modelled: {runner.profile.title} is not measured from here, so it only ranks")
+    return StudyRecord(
+        spec=spec,
+        device_title=runner.profile.title,
+        fingerprint=graph.fingerprint,
+        dense_score=dense.score or 0.0,
+        higher_is_better=runner.task.higher_is_better,
+        groups={name: GroupRecord(layers=group.layers, units=group.units) for name, group in graph.groups.items()},
+        pinned={reason: tuple(dict.fromkeys(layers)) for reason, layers in pinned.items()},
+        reference=reference,
+        versions={name: version(name) for name in ("autoprune", "torch", "optuna", "fvcore", "numpy")},
+        machine=f"{machine_title()}, {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        notes=tuple(said),
+    )
