@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autoprune.errors import SpecError, UnknownNameError
 from autoprune.spec.objectives import METRICS, parse_bound
-from autoprune.spec.study import load_study, resolve_study
+from autoprune.spec.study import StudySpec, load_study, resolve_study
 
 
 def write(folder, **changes):
