@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.errors import ConfigError, unknown_name
@@ -148,17 +150,19 @@ def cuts_of(graph: ModelGraph, gone: Mapping[str, Tensor]) -> Cuts:
         graph: The model's graph.
         gone: Group name to the units that go, shape (count,).
     """
-    keep: dict[tuple[str, int], Tensor] = {}
+    # In numpy: on arrays of a few dozen entries torch would spend its time on calling itself.
+    keep: dict[tuple[str, int], NDArray[np.bool_]] = {}
     for name, units in gone.items():
+        places = units.numpy()
         for slices in graph.groups[name].slices:
             axis = (slices.tensor, slices.dim)
             if axis not in keep:
-                keep[axis] = torch.ones(graph.shapes[slices.tensor][slices.dim], dtype=torch.bool)
-            keep[axis][slices.index[units].reshape(-1)] = False
+                keep[axis] = np.ones(graph.shapes[slices.tensor][slices.dim], dtype=np.bool_)
+            keep[axis][slices.index.numpy()[places]] = False
         for size in graph.groups[name].sizes:
-            stays = keep.setdefault((size.name, SIZE), torch.ones(size.dense, dtype=torch.bool))
-            stays[size.index[units].reshape(-1)] = False
-    return {axis: torch.nonzero(stays).reshape(-1) for axis, stays in keep.items()}
+            stays = keep.setdefault((size.name, SIZE), np.ones(size.dense, dtype=np.bool_))
+            stays[size.index.numpy()[places]] = False
+    return {axis: torch.from_numpy(np.flatnonzero(stays)) for axis, stays in keep.items()}
 
 
 def _count(choice: LayerChoice, scores: Tensor) -> int:
