@@ -215,7 +215,7 @@ def kind_of(value: Any) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def load_task(reference: str, directory: Path | None = None) -> Task:
+def load_task(reference: str, directory: Path | str | None = None) -> Task:
     """Import a task.
 
     Args:
@@ -240,7 +240,7 @@ def load_task(reference: str, directory: Path | None = None) -> Task:
         raise TaskError(f"task {reference!r} is {kind_of(function)}; give a function that returns an autoprune.Task")
     try:
         wants = "directory" in inspect.signature(function).parameters
-        task = function(directory=directory or Path()) if wants else function()
+        task = function(directory=Path(directory or "")) if wants else function()
     except TaskError:
         raise
     except (Exception, SystemExit) as error:
