@@ -90,6 +90,8 @@ def load_existing(url: str | None, directory: Path) -> optuna.Study | None:
         if not path.is_file():
             return None
         check_sqlite(path)
+        if not _holds_study(path):
+            return None  # a search is just making it: Optuna would make its tables here as well, and both would fail
     with storage_errors(shown_url(url, directory)):
         try:
             study = optuna.load_study(study_name=STUDY_NAME, storage=_connect(url, directory))
@@ -130,8 +132,12 @@ def _connect(url: str | None, directory: Path) -> RDBStorage:
 
 def _write_ahead(connection: Any, _: Any) -> None:
     """Write ahead to a log: half the time per parameter, and a killed process still loses nothing it committed."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    try:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    except sqlite3.OperationalError:
+        return  # somebody reads the file just now: the mode that it has serves as well, and the next one switches it
+    if mode == "wal":
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _sqlite_url(path: Path) -> str:
@@ -175,6 +181,15 @@ def check_sqlite(path: Path) -> None:
                 )
     except sqlite3.DatabaseError as error:
         raise RunDirectoryError(f"{path} is damaged or no SQLite file ({error}); {remedy}") from error
+
+
+def _holds_study(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            found = connection.execute("SELECT 1 FROM studies WHERE study_name = ?", (STUDY_NAME,)).fetchone()
+            return found is not None
+    except sqlite3.OperationalError:
+        return False
 
 
 @contextmanager

@@ -54,15 +54,22 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start(folder, sleep=0.0, **options):
+def start(folder, sleep=0.0, limit=None):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SMALL_TASK_SLEEP": str(sleep)}
     command = [sys.executable, "-m", "autoprune", "search", "study.yaml", "-o", "run"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=environment, **pipes, **options)
+
+    def prepare():
+        # A runner in the background ignores Ctrl-C and hands that down; a user's terminal does not.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if limit is not None:
+            limit()
+
+    return subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=prepare, **pipes)
 
 
-def finish(folder, **options):
-    process = start(folder, **options)
+def finish(folder, limit=None):
+    process = start(folder, limit=limit)
     said = process.communicate(timeout=120)[1]
     return process.returncode, said
 
@@ -91,9 +98,10 @@ def run_here(folder, run):
     return study
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, process, seconds=60):
     end = time.perf_counter() + seconds
     while not condition():
+        assert process.poll() is None, process.communicate()
         assert time.perf_counter() < end
         time.sleep(0.02)
 
@@ -104,7 +112,9 @@ def test_a_search_that_is_killed_goes_on_where_it_was(folder):
     kept = {}
     for kills in (1, 5):
         process = start(folder, sleep=0.15)
-        wait_for(lambda wanted=kills: (folder / "run" / "study.db").exists() and recorded(folder / "run") >= wanted)
+        wait_for(
+            lambda wanted=kills: (folder / "run" / "study.db").exists() and recorded(folder / "run") >= wanted, process
+        )
         time.sleep(drawn.uniform(0, 0.3))
         process.kill()
         process.communicate()
@@ -134,7 +144,7 @@ def recorded(run):
 
 def test_ctrl_c_and_ten_failures_end_a_search_with_a_report_and_the_same_command_goes_on(folder, monkeypatch):
     process = start(folder, sleep=0.2)
-    wait_for(lambda: (folder / "run" / "study.db").exists() and recorded(folder / "run") >= 2)
+    wait_for(lambda: (folder / "run" / "study.db").exists() and recorded(folder / "run") >= 2, process)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 0, said
@@ -162,7 +172,7 @@ def test_ctrl_c_and_ten_failures_end_a_search_with_a_report_and_the_same_command
 def test_ctrl_c_while_the_task_is_loaded_is_one_sentence(folder):
     (folder / "small_task.py").write_text("import pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(60)\n")
     process = start(folder)
-    wait_for(lambda: (folder / "loading").exists())
+    wait_for(lambda: (folder / "loading").exists(), process)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1
@@ -176,7 +186,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_completes(folder):
         def small_disk(limit=limit):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-        code, said = finish(folder, preexec_fn=small_disk)
+        code, said = finish(folder, limit=small_disk)
         last = said.strip().splitlines()[-1]
         assert code == 1, said
         assert last.startswith("autoprune: error: ")

@@ -135,3 +135,12 @@ def test_a_url_that_is_none_is_wrong_use_and_hides_its_password(tmp_path, url):
 def test_a_storage_that_cannot_be_reached_is_a_failure_of_the_run(tmp_path):
     with pytest.raises(StorageError, match="unable to open database file"):
         storage.open_study(f"sqlite:///{tmp_path / 'no' / 'x.db'}", tmp_path, OBJECTIVES, IDENTITY)
+
+
+def test_a_reader_makes_no_tables_in_a_database_that_a_search_is_just_making(tmp_path):
+    path = tmp_path / "study.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE studies (study_id INTEGER, study_name TEXT)")
+        connection.commit()
+        assert storage.load_existing(None, tmp_path) is None
+        assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["studies"]
