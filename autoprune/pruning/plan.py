@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.errors import ConfigError, unknown_name
+from autoprune.errors import ConfigError, UnknownNameError, unknown_name
 from autoprune.graph.groups import Layer, ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.pruning.criteria import CRITERIA
@@ -56,7 +56,12 @@ def check_config(config: PruningConfig, graph: ModelGraph) -> None:
             "use the model that the study searched"
         )
     for name, choices in config.layers.items():
-        removing = [granularity(choice.granularity).removed for choice in choices]
+        try:
+            removing = [granularity(choice.granularity).removed for choice in choices]
+            for choice in choices:
+                CRITERIA.get(choice.criterion)
+        except UnknownNameError as error:
+            raise UnknownNameError(f"layer {name!r}: {error}") from error
         if removing not in ([True], [False], [True, False]):
             raise ConfigError(
                 f"layer {name!r} has {' then '.join(choice.granularity for choice in choices)}; "

@@ -145,3 +145,12 @@ def test_a_config_of_another_network_is_refused(graph, config):
     other = config(inner=choice()).model_copy(update={"model": ModelIdentity(fingerprint="other")})
     with pytest.raises(ConfigError, match="for the architecture other"):
         check_config(other, graph)
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"), [({"criterion": "magnitude_l7"}, "magnitude_lp"), ({"granularity": "chanel"}, "channel")]
+)
+def test_an_unknown_name_in_a_config_stands_with_its_layer(odd, words, graph, config):
+    name = next(iter(graph.layers))
+    with pytest.raises(UnknownNameError, match=f"layer '{name}': unknown .* did you mean '{words}'"):
+        check_config(config(**{name: choice(**odd)}), graph)
