@@ -111,7 +111,7 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
             write_report(run.records(), directory / "report")
         raise
     if run.stopped:
-        _err.print(f"Search ended early: {run.stopped}. The same command goes on.", soft_wrap=True)
+        _err.print(f"Search ended early: {run.stopped}.", soft_wrap=True)
     if not (directory / "records.jsonl").is_file():
         raise RunError("the search was stopped before the dense model was measured; run the same command again")
     records = run.records()

@@ -38,6 +38,9 @@ from autoprune.spec.study import StudySpec, load_study, resolve_study
 from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import Task
 
+GOES_ON = "The same command goes on"
+"""What to do about a search that ended early by no fault of its space."""
+
 MOST_FAILURES = 10
 """Failures in a row after which something other than the configs is wrong."""
 
@@ -79,7 +82,7 @@ class Study:
     Attributes:
         spec: The resolved study.
         directory: The run directory.
-        stopped: Why the last run ended before all trials were done; empty if it did not.
+        stopped: Why the last run ended before all trials were done, and what to do; empty if it did not.
 
     Raises:
         UsageError: Something given cannot be used; the sentence says what, and what to do.
@@ -135,7 +138,7 @@ class Study:
                     if not self.stopped:
                         self._score_front(study)
                 except KeyboardInterrupt:
-                    self.stopped = "stopped by Ctrl-C"
+                    self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
                 except BaseException:
                     with contextlib.suppress(Exception):  # what went wrong first is what is told
                         self._write_records(study)
@@ -200,12 +203,14 @@ class Study:
         while self._finished < self.spec.search.trials:
             timeout = self.spec.search.timeout_s
             if timeout is not None and time.perf_counter() - started > timeout:
-                self.stopped = f"the time of {self.spec.search.timeout} is up"
+                self.stopped = f"the time of {self.spec.search.timeout} is up. {GOES_ON}"
                 return
             record = self._one(study)
             repeats = repeats + 1 if record.state == "pruned" else 0
             if repeats >= MOST_REPEATS:
-                self.stopped = f"{MOST_REPEATS} proposals in a row were known: the space is exhausted"
+                self.stopped = (
+                    f"{MOST_REPEATS} proposals in a row were known: the space is exhausted. Widen it to go on"
+                )
                 return
             failures = failures + 1 if record.state == "failed" else 0
             if record.state != "pruned":
@@ -284,7 +289,8 @@ class Study:
             try:
                 self._test(study, trial)
             except Exception as error:
-                self.stopped = f"Task.test failed on the network of trial {trial.number} ({one_line(error)})"
+                failed = f"Task.test failed on the network of trial {trial.number} ({one_line(error)})"
+                self.stopped = f"{failed}. {GOES_ON}"
 
     def _test(self, study: optuna.Study, trial: TrialRecord) -> None:
         scores = dict(study.user_attrs.get(storage.TEST_SCORES, {}))

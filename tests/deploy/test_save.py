@@ -109,7 +109,7 @@ assert not {"optuna", "fvcore", "ray"} & set(sys.modules)
         [sys.executable, "-c", code, str(tmp_path)], check=True, env={"PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
     )
     for key, model in pruned.items():
-        assert torch.equal(torch.load(tmp_path / f"{key.replace(':', '')}.pt"), model(images(8, 5)))
+        assert torch.equal(torch.load(tmp_path / f"{key.replace(':', '')}.pt", weights_only=True), model(images(8, 5)))
 
 
 def test_tensors_that_are_shared_are_stored_once(tmp_path):

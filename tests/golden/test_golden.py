@@ -39,12 +39,12 @@ def test_the_config_still_gives_the_same_network():
     config = autoprune.load_config(HERE / "config-1.yaml")
     assert config.model.fingerprint == fingerprint(small_net()), "fingerprints of old configs stay valid"
     smaller = autoprune.apply(small_net(), config, images(1, 0))
-    torch.testing.assert_close(smaller(images(8, 5)), torch.load(HERE / "pruned-1-outputs.pt"))
+    torch.testing.assert_close(smaller(images(8, 5)), torch.load(HERE / "pruned-1-outputs.pt", weights_only=True))
 
 
 def test_the_pruned_file_still_loads():
     loaded = autoprune.load_pruned(small_net(), HERE / "pruned-1.bin")
-    torch.testing.assert_close(loaded(images(8, 5)), torch.load(HERE / "pruned-1-outputs.pt"))
+    torch.testing.assert_close(loaded(images(8, 5)), torch.load(HERE / "pruned-1-outputs.pt", weights_only=True))
 
 
 def test_the_records_still_load_and_are_kept_whole(tmp_path):

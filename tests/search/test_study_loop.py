@@ -146,7 +146,7 @@ def test_an_interrupted_study_proposes_what_an_uninterrupted_one_does(tmp_path, 
     first = make(tmp_path / "broken", sampler=sampler)
     first.runner.behave = interrupt
     first.run()
-    assert first.stopped == "stopped by Ctrl-C"
+    assert first.stopped == "stopped by Ctrl-C. The same command goes on"
     second = make(tmp_path / "broken", sampler=sampler)
     second.run()
     assert sum(t.state != "pruned" for t in second.records().trials) == 12
@@ -267,7 +267,7 @@ def test_a_space_that_is_exhausted_ends_it(tmp_path, monkeypatch):
     }
     study = make(tmp_path, trials=30, space=tiny)
     study.run()
-    assert "the space is exhausted" in study.stopped
+    assert "the space is exhausted. Widen it to go on" in study.stopped
     done = [t for t in study.records().trials if t.state == "complete"]
     assert len({t.config.signature for t in done}) == len(done)
     assert len(done) == 3, "dense as it is, recovered only, and the one config"
@@ -277,7 +277,7 @@ def test_the_time_may_be_up(tmp_path):
     study = make(tmp_path, trials=500, search={"timeout": "0.3s"})
     study.runner.behave = lambda runs: time.sleep(0.1)
     study.run()
-    assert study.stopped == "the time of 0.3s is up"
+    assert study.stopped == "the time of 0.3s is up. The same command goes on"
     assert len(study.records().trials) < 10
 
 
