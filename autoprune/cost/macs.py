@@ -1,8 +1,7 @@
 """MACs as fvcore counts them: the public number that others can check, and what it could not count.
 
-fvcore calls one multiply-add one "flop" and counts zeros like any other weight. It has no handle for scaled dot-product
-attention nor for a convolution whose padding is "same", so they are registered here; what has none is listed, never
-silently zero.
+fvcore calls one multiply-add one "flop" and counts zeros like any other weight. What it has no handle for gets one
+where a count means something (:mod:`autoprune.cost.handles`); what has none is listed, never silently zero.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from autoprune.cost.handles import HANDLES
 
 _INNER = "model"
 
@@ -57,8 +57,7 @@ def count_macs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
         from fvcore.nn import FlopCountAnalysis
 
         analysis = FlopCountAnalysis(call, tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)))
-        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-        analysis.set_op_handle("aten::_convolution_mode", _same_convolution_macs)
+        analysis.set_op_handle(**HANDLES)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_module = analysis.by_module()
         uncounted = analysis.unsupported_ops()
@@ -154,15 +153,3 @@ def _untouched(model: nn.Module) -> Iterator[None]:
             for table, known in ((module._forward_pre_hooks, pre_hooks), (module._forward_hooks, hooks)):
                 for key in [key for key in table if key not in known]:
                     del table[key]
-
-
-def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Count ``heads x queries x keys x (d_k + d_v)``: the products Q K^T and P V, a causal mask not subtracted."""
-    q, k, v = (value.type().sizes() for value in inputs[:3])
-    return int(prod(q[:-1]) * k[-2] * (q[-1] + v[-1]))
-
-
-def _same_convolution_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Count ``images x weights x output positions``, as fvcore does for a convolution with padding in numbers."""
-    x, w = (value.type().sizes() for value in inputs[:2])
-    return int(x[0] * prod(w) * prod(outputs[0].type().sizes()[2:]))

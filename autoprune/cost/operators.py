@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-Kind = Literal["conv", "gemm", "attention", "pointwise", "pool", "move", "other"]
+Kind = Literal["conv", "gemm", "attention", "recurrent", "pointwise", "pool", "move", "other"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,51 @@ def _attention(args: Any, kwargs: Any, out: Tensor) -> Shape:
     )
 
 
+def _recurrent(args: Any, kwargs: Any, out: Tensor) -> Shape:
+    """Describe an LSTM, GRU or plain recurrent network: each matrix meets each step once, in all layers and directions.
+
+    ``N`` is the batch, ``E`` the steps. Matrices as torch stores them: input-hidden, hidden-hidden, projection.
+    """
+    x = args[0]
+    packed = isinstance(args[3], list | tuple)  # (data, batch sizes, state, weights, ...)
+    weights = args[3] if packed else args[2]
+    rows = x.numel() // max(x.shape[-1], 1)
+    steps = args[1].numel() if packed else x.shape[1 if x.dim() == 3 and args[-1] else 0]
+    return Shape(
+        kind="recurrent",
+        N=max(rows // max(steps, 1), 1),
+        E=steps,
+        c_in=x.shape[-1],
+        c_out=out.shape[-1],
+        macs=rows * sum(weight.numel() for weight in weights if weight.dim() == 2),
+    )
+
+
+def _norm(scale_at: int, name: str = "weight") -> Callable[[Any, Any], tuple[int, int]]:
+    def count(args: Any, kwargs: Any) -> tuple[int, int]:
+        return (5 if kwargs.get(name, args[scale_at] if len(args) > scale_at else None) is not None else 4), 0
+
+    return count
+
+
+def _batch_norm(args: Any, kwargs: Any) -> tuple[int, int]:
+    if args[5]:  # statistics of the batch
+        return _norm(1)(args, kwargs)
+    return (2 if args[1] is not None else 1), 0
+
+
+COUNTED: Mapping[str, Callable[[Any, Any], tuple[int, int]]] = {
+    "batch_norm": _batch_norm,
+    "group_norm": _norm(2),
+    "layer_norm": _norm(2),
+    "instance_norm": _norm(1),
+    "adaptive_avg_pool2d": lambda args, kwargs: (1, 0),
+    "upsample_nearest2d": lambda args, kwargs: (0, 1),
+    "upsample_bilinear2d": lambda args, kwargs: (0, 4),
+    "grid_sampler": lambda args, kwargs: (0, 4),
+}
+"""What fvcore counts per element of (input, output) for operators that are no products (``fvcore.nn.jit_handles``)."""
+
 SHAPES: Mapping[str, Callable[[Any, Any, Tensor], Shape]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
@@ -133,6 +178,10 @@ SHAPES: Mapping[str, Callable[[Any, Any, Tensor], Shape]] = {
     "addmm": _product(1),
     "baddbmm": _product(1),
     "addmv": _product(1),
+    "lstm": _recurrent,
+    "gru": _recurrent,
+    "rnn_tanh": _recurrent,
+    "rnn_relu": _recurrent,
     "scaled_dot_product_attention": _attention,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "_scaled_dot_product_flash_attention": _attention,
@@ -153,6 +202,7 @@ KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("cat", "stack", "pad", "constant_pad_nd", "clone", "copy", "contiguous", "reshape"), "move"),
     **dict.fromkeys(("_to_copy", "to", "index", "index_select", "gather", "embedding", "flatten", "roll"), "move"),
     **dict.fromkeys(("repeat", "upsample_nearest2d", "upsample_bilinear2d", "pixel_shuffle", "_unsafe_view"), "move"),
+    **dict.fromkeys(("grid_sampler", "grid_sampler_2d"), "move"),
 }
 
 # Allocations and constants: no work of the device.

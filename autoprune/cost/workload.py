@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autoprune.cost.operators import FREE, KINDS, SHAPES, Kind, Shape, kind_of
+from autoprune.cost.operators import COUNTED, FREE, KINDS, SHAPES, Kind, Shape, kind_of
+
+
+class Operand(NamedTuple):
+    """One tensor that an operator reads or writes, as the operator sees it (a view has the view's shape)."""
+
+    role: Literal["weight", "input", "output"]
+    shape: tuple[int, ...]
+    itemsize: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,10 @@ class Op:
         transposed: Whether it is a transposed convolution.
         reads: Indices into :attr:`Workload.tensor_bytes` of the activations it reads.
         writes: Indices of the activations it writes.
+        module: Qualified name of the innermost module in whose forward it runs; a shared module's first name.
+        operands: What it reads, in the order of its arguments, then what it writes.
+        per_input: What fvcore counts for each element of the first operand (norms, poolings), beside ``macs``.
+        per_output: What fvcore counts for each element of the result (interpolations), beside ``macs``.
     """
 
     kind: Kind
@@ -84,6 +98,10 @@ class Op:
     transposed: bool = False
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
+    module: str = ""
+    operands: tuple[Operand, ...] = ()
+    per_input: int = 0
+    per_output: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +114,7 @@ class Workload:
         dtype: Of the result that holds most MACs.
         tensor_bytes: Bytes of each activation; the indices stand in ``Op.reads`` and ``Op.writes``.
         outputs: Indices of the activations that the model returns.
+        tensors: Each activation as it was first seen, which is where ``tensor_bytes`` comes from.
     """
 
     ops: tuple[Op, ...]
@@ -103,6 +122,7 @@ class Workload:
     dtype: str
     tensor_bytes: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
+    tensors: tuple[Operand, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -131,8 +151,9 @@ def workload_of(
     kwargs = kwargs or {}
     recorder = _Recorder(model, patterns or {})
     inputs = [leaf for leaf in tree_leaves((example_inputs, dict(kwargs))) if isinstance(leaf, Tensor)]
-    with _inference(model), recorder:
+    with _inference(model), recorder.modules(), recorder:
         result = model(*example_inputs, **kwargs)
+    outputs = tuple(recorder.index(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
     ops = tuple(recorder.ops)
     main = max(ops, key=lambda op: op.macs, default=None)
     return Workload(
@@ -140,7 +161,8 @@ def workload_of(
         batch=inputs[0].shape[0] if inputs and inputs[0].dim() else 1,
         dtype=main.dtype if main else "float32",
         tensor_bytes=tuple(recorder.tensor_bytes),
-        outputs=tuple(recorder.index(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)),
+        outputs=outputs,
+        tensors=tuple(recorder.tensors),
     )
 
 
@@ -164,23 +186,48 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
     def __init__(self, model: nn.Module, patterns: Mapping[str, tuple[str, float]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # as above
         self.ops: list[Op] = []
-        self.tensor_bytes: list[int] = []
+        self.tensors: list[Operand] = []
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._running: list[str] = []
         self._patterns = patterns
         self._index: dict[int, int] = {}  # storage address -> activation now in it
         self._weights: dict[int, str] = {}  # storage address -> first name
-        self._by_address: dict[int, str] = {}  # element address -> name, for parameters that share a storage
+        # (storage, offset) -> name, for parameters that share a storage
+        self._by_address: dict[tuple[int, int], str] = {}
         self._sparsity: dict[str, tuple[str | None, float]] = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.numel():
                 self._weights.setdefault(_storage(tensor), name)
-                self._by_address.setdefault(tensor.data_ptr(), name)
+                self._by_address.setdefault((_storage(tensor), int(tensor.storage_offset())), name)
+
+    @property
+    def tensor_bytes(self) -> list[int]:
+        """Bytes of each activation."""
+        return [prod(each.shape) * each.itemsize for each in self.tensors]
+
+    @contextmanager
+    def modules(self) -> Iterator[None]:
+        """Follow which module runs; the hooks are torch's global ones, so the model is left alone."""
+
+        def enter(module: nn.Module, *_: Any) -> None:
+            self._running.append(self._names.get(id(module), self._running[-1] if self._running else ""))
+
+        def leave(*_: Any) -> None:
+            self._running.pop()
+
+        handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def index(self, tensor: Tensor) -> int:
         """Return the index of the activation whose storage ``tensor`` looks at; a new one if it is unknown."""
         key = _storage(tensor)
         if key not in self._index:
-            self._index[key] = len(self.tensor_bytes)
-            self.tensor_bytes.append(_bytes(tensor))
+            self._index[key] = len(self.tensors)
+            self.tensors.append(_operand("output", tensor))
         return self._index[key]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -224,6 +271,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
         weight_bytes = sum(_bytes(tensor) for tensor in weights)
         if operator == "embedding":  # only the rows looked up are read
             weight_bytes = min(weight_bytes, _bytes(written[0]))
+        per_input, per_output = COUNTED[operator](args, kwargs) if operator in COUNTED else (0, 0)
         self.ops.append(
             Op(
                 name=(name or "").rpartition(".")[0] or operator,
@@ -238,6 +286,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
                 pattern=pattern,
                 reads=reads,
                 writes=tuple(dict.fromkeys(self.index(tensor) for tensor in written)),
+                module=self._running[-1] if self._running else "",
+                operands=(
+                    *(_operand("weight" if _storage(t) in self._weights else "input", t) for t in read),
+                    *(_operand("output", tensor) for tensor in written),
+                ),
+                per_input=per_input,
+                per_output=per_output,
                 **vars(shape),
             )
         )
@@ -247,7 +302,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
         self._index.pop(_storage(tensor), None)
 
     def _name(self, tensor: Tensor) -> str:
-        return self._by_address.get(tensor.data_ptr()) or self._weights[_storage(tensor)]
+        return self._by_address.get((_storage(tensor), int(tensor.storage_offset()))) or self._weights[_storage(tensor)]
 
     def _zeros(self, name: str, tensor: Tensor) -> tuple[str | None, float]:
         if name in self._patterns:
@@ -259,7 +314,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
+    # The storage's own address, not that of its data: a tensor on the meta device has no data.
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+
+
+def _operand(role: Literal["weight", "input", "output"], tensor: Tensor) -> Operand:
+    return Operand(role, tuple(tensor.shape), tensor.element_size())
 
 
 def _bytes(tensor: Tensor) -> int:

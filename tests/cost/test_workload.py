@@ -94,7 +94,7 @@ class Products(nn.Module):
         y = torch.addmm(self.b, x, self.w)  # 3x6 @ 6x5
         z = torch.einsum("ni,nj->nij", y, y) @ y[:, :, None]
         out, _ = self.lstm(y[:, None])
-        return {"z": z, "out": out}
+        return {"z": z, "out": out, "sorted": self.w.sort().values}
 
 
 def test_products_are_found_inside_einsum_and_what_is_unknown_keeps_its_bytes() -> None:
@@ -103,9 +103,11 @@ def test_products_are_found_inside_einsum_and_what_is_unknown_keeps_its_bytes() 
     assert (addmm.weight_name, addmm.macs, addmm.N, addmm.c_in, addmm.c_out) == ("w", 90, 3, 6, 5)
     assert rest[-1].macs == 3 * 5 * 5
     assert rest[-1].groups == 3
+    (lstm,) = by_kind(workload.ops, "recurrent")
+    assert lstm.macs == 3 * (16 * 5 + 16 * 4)
+    assert lstm.weight_bytes == 4 * (16 * 5 + 16 * 4 + 2 * 16)
     unknown = [op for op in by_kind(workload.ops, "other") if op.weight_bytes]
-    assert [op.macs for op in unknown] == [0]
-    assert unknown[0].weight_bytes == 4 * (16 * 5 + 16 * 4 + 2 * 16)
+    assert [(op.macs, op.weight_bytes) for op in unknown] == [(0, 4 * 6 * 5)]
 
 
 def test_zeros_are_counted_and_their_pattern_is_told() -> None:
