@@ -11,8 +11,16 @@ from typing import Any
 
 _HOME = {
     "AutopruneError": "autoprune.errors",
+    "ConstantSchedule": "autoprune.training.schedules",
+    "CubicSchedule": "autoprune.training.schedules",
+    "ExponentialSchedule": "autoprune.training.schedules",
+    "IterativeSchedule": "autoprune.training.schedules",
+    "OneCycleSchedule": "autoprune.training.schedules",
+    "OneShotSchedule": "autoprune.training.schedules",
+    "PolynomialSchedule": "autoprune.training.schedules",
     "PruningConfig": "autoprune.spec.config",
     "RunRecords": "autoprune.spec.record",
+    "Sparsifier": "autoprune.deploy.sparsifier",
     "Study": "autoprune.search.study",
     "StudySpec": "autoprune.spec.study",
     "Task": "autoprune.trial.task",

@@ -182,18 +182,29 @@ def find_groups(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     """
     kwargs = kwargs or {}
     check_inputs(model, args, kwargs)
-    identity = fingerprint(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(model).items()}
     try:
         traced = trace(model, args, kwargs)
     except TraceError as error:
-        return ModelGraph(identity, _layers(model, list(shapes)), {}, shapes, (), untraced=str(error))
+        return layers_alone(model, str(error))
+    identity = fingerprint(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(model).items()}
     walks = [Walk(model, traced, "free")]
     if walks[0].found.choices:
         walks.append(Walk(model, traced, "heads"))
     layers = _layers(model, list(walks[0].used))
     groups = _named(_groups(walks, layers, model), layers)
     return ModelGraph(identity, layers, groups, shapes, _pinned(walks, layers), frozenset(walks[0].found.norm_scales))
+
+
+def layers_alone(model: nn.Module, reason: str) -> ModelGraph:
+    """Return the graph of a model that is not traced: layers for weight patterns, no groups.
+
+    Args:
+        model: The dense model.
+        reason: Why no groups are known.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(model).items()}
+    return ModelGraph(fingerprint(model), _layers(model, list(shapes)), {}, shapes, (), untraced=reason)
 
 
 def _layers(model: nn.Module, used: list[str]) -> dict[str, Layer]:

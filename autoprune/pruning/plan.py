@@ -15,7 +15,7 @@ from autoprune.graph.groups import Layer, ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import granularity, lowest, removed_count, unit_sums
-from autoprune.pruning.scores import ScoreBook, pattern_scores, units_below
+from autoprune.pruning.scores import Scores, pattern_scores, units_below
 from autoprune.spec.config import LayerChoice, PruningConfig
 
 Cuts = Mapping[tuple[str, int], Tensor]
@@ -111,13 +111,22 @@ def _raise_no_group(name: str, graph: ModelGraph) -> None:
     raise ConfigError(f"the channels of layer {name!r} stay ({'; '.join(reasons)}); choose a weight pattern for it")
 
 
-def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan:
+def make_plan(config: PruningConfig, graph: ModelGraph, book: Scores) -> Plan:
     """Decide every unit that goes.
 
     Raises:
         ConfigError: As :func:`check_config`, and where scores cannot be computed.
     """
     check_config(config, graph)
+    return plan_units(config, graph, book)
+
+
+def plan_units(config: PruningConfig, graph: ModelGraph, book: Scores) -> Plan:
+    """As :func:`make_plan`, for a config that was checked: the graph may be of the same model, smaller by now.
+
+    Raises:
+        ConfigError: Scores cannot be computed.
+    """
     gone: dict[str, Tensor] = {}
     for name, choice in config.choices():
         if granularity(choice.granularity).removed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +19,18 @@ from autoprune.pruning.columns import Moments
 from autoprune.pruning.criteria import CRITERIA, Evidence
 from autoprune.pruning.criteria.curvature import input_moments
 from autoprune.pruning.granularity import Granularity, unit_sums
+
+
+class Scores(Protocol):
+    """What a plan asks about a model."""
+
+    def layer_scores(self, criterion: str, layer: Layer) -> Tensor:
+        """Return the scores of a layer's weight: its shape, or with a leading dimension of draws."""
+        ...
+
+    def unit_scores(self, criterion: str, group: Group) -> Tensor:
+        """Return the scores of a group's units, shape (units,)."""
+        ...
 
 
 @dataclass

@@ -92,14 +92,14 @@ def _copy_with(model: nn.Module, replacements: Mapping[int, Tensor], sizes: Mapp
     smaller = copy_module(model, memo)
     for module in smaller.modules():
         if not made.isdisjoint(map(id, (*module._parameters.values(), *module._buffers.values()))):
-            _follow_shapes(module)
+            follow_shapes(module)
     for name, count in sizes.items():
         owner, _, attribute = name.rpartition(".")
         setattr(smaller.get_submodule(owner), attribute, count)
     return smaller
 
 
-def _follow_shapes(module: nn.Module) -> None:
+def follow_shapes(module: nn.Module) -> None:
     """Set the integer attributes of a standard module to what the shapes of its tensors say."""
     tensors = (module._parameters.get("weight"), module._buffers.get("running_mean"))
     shape = next((tensor.shape for tensor in tensors if tensor is not None), None)

@@ -1,0 +1,407 @@
+"""``Sparsifier``: a config taken through a training loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.deploy.fitting import check_data, check_optimizer, check_thresholds, plain_model, plain_optimizer
+from autoprune.deploy.sparsity import SparsityReport, report_of
+from autoprune.deploy.state import SparsifierState, check_state, pack_state, unpack_state
+from autoprune.errors import ConfigError, SurgeryError, UsageError
+from autoprune.graph.groups import layers_alone
+from autoprune.graph.trace import check_inputs, evaluation_mode
+from autoprune.pruning.granularity import granularity, removed_count
+from autoprune.pruning.plan import check_config, plan_units
+from autoprune.pruning.proof import proven_groups
+from autoprune.pruning.scores import ScoreBook
+from autoprune.pruning.shrink import shrink
+from autoprune.pruning.surgery import prune
+from autoprune.spec.config import LayerChoice, PruningConfig
+from autoprune.training.hold import Hold
+from autoprune.training.masks import Masks, agreed, kept_weights, masks_of, plan_of
+from autoprune.training.methods import METHODS, Method, Training
+from autoprune.training.progress import HeldScores, config_at
+from autoprune.training.schedules import OneShotSchedule, Schedule
+from autoprune.training.units import units_of
+from autoprune.trial.task import Calibration, positional
+
+
+class Sparsifier:
+    """Prunes a network while your own loop trains it.
+
+    ::
+
+        sparsifier = ap.Sparsifier(model, config, optimizer, schedule=ap.CubicSchedule(begin=500, end=7500, every=100))
+        for batch in loader:
+            ...
+            optimizer.step()
+            sparsifier.step()
+        smaller = sparsifier.finalize()
+
+    Masks are kept by hooks of the optimizer; the model itself has no hooks and no parametrizations, so its
+    ``state_dict`` has its own names, and it may be compiled, wrapped in DistributedDataParallel or averaged. Time is
+    counted in steps of the optimizer: with gradient accumulation ``step()`` may be called after every batch, and a
+    step that a gradient scaler skips does not count.
+
+    The recipe: keep the learning-rate decay of the dense training, and let masks change between about 10 % and 75 % of
+    the steps (:class:`CubicSchedule`); the config's ``recovery`` is the search's and is not run here. From a trained
+    checkpoint, a tenth of the original learning rate and a tenth of its steps are a start.
+
+    To go on after a restart: build model, optimizer and sparsifier as before, then load the state of all three, the
+    sparsifier's first where ``remove="now"`` (it makes the model as small as it was), else in any order.
+
+    Args:
+        model: What trains; pruned in place. May be wrapped by DistributedDataParallel or torch.compile.
+        config: A chosen config.
+        optimizer: Holds every weight that the config prunes.
+        schedule: When, and how sparse by then; all at once if left out.
+        method: How; an instance, or a registry key ("rigl") for its defaults. "gradual" asks the config's criteria.
+        example_inputs: One batch as the model takes it; needed where the config removes channels or heads.
+        batches: Calibration data, where criteria need data: a list, a loader or a function.
+        loss: ``loss(model, batch)``, where criteria need gradients.
+        remove: "end": channels are masked, and removed by :meth:`finalize`. "now": they are cut out of model and
+            optimizer at every change of masks.
+
+    Raises:
+        ConfigError: The config is for another architecture, the optimizer lacks a layer, or data is missing.
+        UsageError: An argument has the wrong type, or the parameters are sharded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: PruningConfig,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule | None = None,
+        *,
+        method: Method | str = "gradual",
+        example_inputs: Any = None,
+        batches: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] | None = None,
+        remove: Literal["end", "now"] = "end",
+    ) -> None:
+        data = Calibration(() if example_inputs is None else example_inputs, batches, loss)
+        self._prepare(model, config, optimizer, schedule or OneShotSchedule(), _made(method), data, remove)
+        if self.schedule.due(0):
+            self._update()
+        self._training_mode()
+
+    @classmethod
+    def resume(
+        cls,
+        state: Mapping[str, Any],
+        model: nn.Module,
+        config: PruningConfig,
+        optimizer: torch.optim.Optimizer,
+        **options: Any,
+    ) -> Sparsifier:
+        """Build a sparsifier that goes on from a state, on a model whose weights are already those of that moment.
+
+        What constructing and then loading does, without pruning at step 0 in between: for callbacks, which a trainer
+        calls after it has restored the model.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+            model: As for :class:`Sparsifier`.
+            config: As for :class:`Sparsifier`.
+            optimizer: As for :class:`Sparsifier`.
+            options: The other arguments of :class:`Sparsifier`.
+
+        Raises:
+            ConfigError: As :meth:`load_state_dict` and :class:`Sparsifier`.
+        """
+        made = cls.__new__(cls)
+        inputs = options.get("example_inputs")
+        data = Calibration(() if inputs is None else inputs, options.get("batches"), options.get("loss"))
+        schedule = options.get("schedule") or OneShotSchedule()
+        method = _made(options.get("method", "gradual"))
+        made._prepare(model, config, optimizer, schedule, method, data, options.get("remove", "end"))
+        made.load_state_dict(state)
+        return made
+
+    def _prepare(
+        self,
+        model: nn.Module,
+        config: PruningConfig,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        method: Method,
+        data: Calibration,
+        remove: str,
+    ) -> None:
+        """Check everything; nothing is changed yet."""
+        if not isinstance(schedule, Schedule):
+            raise UsageError(f"schedule is {type(schedule).__name__}; give a schedule such as CubicSchedule")
+        if remove not in ("end", "now"):
+            raise UsageError(f"remove is {remove!r}; give 'end' or 'now'")
+        if remove == "now" and not method.removes_at_once:
+            raise UsageError(f"method {method.key!r} keeps a tensor per weight; use remove='end'")
+        self.model = plain_model(model)
+        self.config = config
+        self.schedule = schedule
+        self.method = method
+        self.remove = remove
+        self._data = data
+        self._followers: list[nn.Module] = []
+        if remove == "now" and self.model is not model:
+            raise UsageError(
+                "remove='now' changes shapes under a wrapper; use remove='end', or wrap the finished model"
+            )
+        optimizer = plain_optimizer(optimizer)
+        removing = any(granularity(choice.granularity).removed for _, choice in config.choices())
+        self._args = positional(data.example_inputs)
+        self._kwargs: Mapping[str, Any] = data.example_inputs if isinstance(data.example_inputs, Mapping) else {}
+        if removing and (self._args or self._kwargs):
+            graph, _ = proven_groups(copy.deepcopy(self.model).eval(), self._args, self._kwargs, config.seed)
+        else:
+            graph = layers_alone(self.model, "their coupling is found by running the model; give example_inputs=")
+        check_config(config, graph)
+        check_optimizer(config, graph, self.model, optimizer)
+        check_thresholds(config, schedule)
+        check_data(config, ScoreBook(data.evidence(self.model, graph, config.seed)))
+        self._masks = Masks()
+        self._dense = graph
+        self._alive = {name: torch.arange(group.units) for name, group in graph.groups.items()}
+        self.training = Training(
+            self.model,
+            optimizer,
+            config,
+            graph,
+            schedule,
+            dict(self.model.named_parameters()),
+            units_of(config, graph),
+        )
+        method.start(self.training)
+        self._hold = Hold(
+            optimizer,
+            on_gradient=lambda: method.on_gradient(self.training),
+            after_step=lambda: method.after_step(self.training),
+            before_forward=lambda: method.before_forward(self.training),
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that the schedule has seen."""
+        return self.training.step
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Parameter name to its kept entries (bool, in its shape), where something is masked."""
+        return dict(self.training.kept)
+
+    def step(self) -> bool:
+        """Follow the optimizer: change masks where the schedule says so.
+
+        Returns:
+            Whether masks changed. Without a new step of the optimizer nothing happens.
+        """
+        training = self.training
+        before, training.step = training.step, self._hold.steps
+        if not any(self.schedule.due(step) for step in range(before + 1, training.step + 1)):
+            return False
+        self._update()
+        self._training_mode()
+        return True
+
+    def follow(self, averaged: nn.Module) -> None:
+        """Keep the masks in an averaged copy of the model too (``AveragedModel.module``): zero there, now and later.
+
+        Without it an average remembers what was pruned. :meth:`finalize` takes it.
+
+        Raises:
+            UsageError: Its parameters have other names or shapes.
+        """
+        shapes = {name: tuple(weight.shape) for name, weight in averaged.named_parameters()}
+        mine = {name: tuple(weight.shape) for name, weight in self.training.parameters.items()}
+        if shapes != mine:
+            odd = sorted(set(shapes.items()) ^ set(mine.items()))[0][0]
+            raise UsageError(f"the averaged model differs in parameter {odd!r}; give the copy itself, averaged.module")
+        self._followers.append(averaged)
+        self._mask_followers()
+
+    @contextmanager
+    def settled(self) -> Iterator[nn.Module]:
+        """Give the model as it is evaluated and saved: for L0 and variational dropout without the noise of training."""
+        with torch.no_grad():
+            self.method.settle(self.training)
+        try:
+            yield self.model
+        finally:
+            self._training_mode()
+
+    def finalize(self, averaged: nn.Module | None = None, *, early: bool = False) -> nn.Module:
+        """Return the smaller network: channels cut out, weight patterns zero. The model that trained stays as it is.
+
+        Args:
+            averaged: A copy given to :meth:`follow`, to be made smaller instead of the model.
+            early: Accept the sparsity reached so far, before the schedule has ended.
+
+        Returns:
+            A module of the same class, in evaluation mode, without hooks, as :func:`autoprune.save_pruned` takes it.
+
+        Raises:
+            UsageError: The schedule has not ended, or ``averaged`` is not followed.
+            SurgeryError: The smaller module does not run on the example inputs.
+        """
+        if self.steps < self.schedule.end and not early:
+            raise UsageError(
+                f"the schedule ends at step {self.schedule.end} and {self.steps} were taken; train on, call step() "
+                "after every optimizer.step(), or give early=True for the sparsity reached so far"
+            )
+        if averaged is not None and not any(averaged is each for each in self._followers):
+            raise UsageError("the averaged model does not follow the masks; call follow(averaged) before training")
+        with self.settled() as model:
+            smaller = prune(averaged if averaged is not None else model, plan_of(self._masks, self.training.graph))
+        smaller.eval()
+        if self._args or self._kwargs:
+            try:
+                check_inputs(smaller, self._args, self._kwargs)
+            except Exception as error:
+                raise SurgeryError(
+                    f"the smaller model does not run ({error}); please report this with the model"
+                ) from error
+        return smaller
+
+    def report(self) -> SparsityReport:
+        """Return what is pruned so far, layer by layer, and which zeros the method has grown by itself."""
+        with self.settled():
+            return report_of(self.training, self._dense, self._removed(), plan_of(self._masks, self.training.graph))
+
+    def close(self) -> None:
+        """Let go of the optimizer: masks are no longer kept."""
+        self._hold.release()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values that ``torch.save`` writes and ``torch.load(weights_only=True)`` reads."""
+        state = SparsifierState(
+            step=self.training.step,
+            config=self.config.signature,
+            schedule=repr(self.schedule),
+            method=self.method.key,
+            remove=self.remove,
+            masks=Masks(self._removed(), self._masks.patterns, self._masks.granularities),
+            method_state=self.method.state_dict(),
+        )
+        return pack_state(state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. Nothing changes where it does not fit.
+
+        Raises:
+            ConfigError: It is of another config, schedule, method or model, or no state of a sparsifier.
+        """
+        found = unpack_state(state)
+        check_state(found, self.config, self.schedule, self.method.key, self.remove)
+        graph = self.training.graph
+        gone = {name: units for name, units in found.masks.gone.items() if units.numel()}
+        if self.remove == "now":
+            removed = self._removed()
+            back = [
+                name for name in removed if not set(removed[name].tolist()) <= set(gone.get(name, Tensor()).tolist())
+            ]
+            if back:
+                raise ConfigError(
+                    f"group {back[0]!r} has already lost channels that the state has; build the model anew"
+                )
+            cut = {
+                name: torch.nonzero(torch.isin(self._alive[name], units)).reshape(-1) for name, units in gone.items()
+            }
+            self._cut({name: units for name, units in cut.items() if units.numel()})
+            gone = {}
+        else:
+            for name, mask in found.masks.patterns.items():
+                if tuple(mask.shape) != graph.shapes.get(name):
+                    raise ConfigError(f"the state has a mask of {name!r} in another shape; load it into the same model")
+        self.training.step = self._hold.steps = found.step
+        self.method.load_state_dict(found.method_state)
+        self._set_masks(Masks(gone, found.masks.patterns, found.masks.granularities))
+        self._training_mode()
+
+    def _update(self) -> None:
+        """Decide anew what is masked, by the sparsity that the schedule wants at this step."""
+        training = self.training
+        config = config_at(self.config, self._wanted)
+        with torch.no_grad():
+            self.method.settle(training)
+        with evaluation_mode(self.model):
+            book = ScoreBook(self._data.evidence(self.model, training.graph, self.config.seed))
+            held = HeldScores(book, training.kept, self._masks.gone)
+            plan = plan_units(config, training.graph, self.method.scores(training) or held)
+        masks = agreed(masks_of(plan, training.graph), training.graph)
+        if self.remove == "now" and masks.gone:
+            shrunk = plan_of(masks, training.graph)
+            self._cut(masks.gone)
+            masks = Masks({}, dict(shrunk.masks), masks.granularities)
+        self._set_masks(masks)
+        with torch.no_grad():
+            self.method.after_update(training)
+
+    def _wanted(self, name: str, choice: LayerChoice) -> float:
+        if choice.threshold is not None:
+            return self.schedule.sparsity(self.steps, 1.0)
+        sparsity = self.schedule.sparsity(self.steps, choice.fraction)
+        if self.remove == "now" and granularity(choice.granularity).removed:
+            # What is cut already counts: the fraction that is still to go, of what is left.
+            dense, left = self._dense.groups[name].units, len(self._alive[name])
+            return (removed_count(dense, sparsity) - (dense - left)) / left
+        return sparsity
+
+    def _cut(self, gone: Mapping[str, Tensor]) -> None:
+        """Cut units (numbered as in the present model) out of the model, its averages and the optimizer."""
+        training = self.training
+        before = training.graph
+        training.graph = shrink(self.model, before, gone, training.optimizer)
+        for averaged in self._followers:
+            shrink(averaged, before, gone, training.optimizer)
+        for name, units in gone.items():
+            stays = torch.ones(len(self._alive[name]), dtype=torch.bool)
+            stays[units] = False
+            self._alive[name] = self._alive[name][stays]
+        training.units = units_of(self.config, training.graph)
+
+    def _removed(self) -> dict[str, Tensor]:
+        """Return the masked or removed units of every group, numbered as in the dense model."""
+        found = {}
+        for name, alive in self._alive.items():
+            gone = self._masks.gone.get(name)
+            if gone is not None:
+                alive = alive[~torch.isin(torch.arange(len(alive)), gone)]
+            every = torch.arange(self._dense.groups[name].units)
+            removed = every[~torch.isin(every, alive)]
+            if removed.numel():
+                found[name] = removed
+        return found
+
+    def _set_masks(self, masks: Masks) -> None:
+        training = self.training
+        self._masks = masks
+        training.kept = kept_weights(masks, training.graph, training.parameters)
+        self._hold.set_masks(training.parameters, training.kept)
+        self._mask_followers()
+
+    def _mask_followers(self) -> None:
+        with torch.no_grad():
+            for averaged in self._followers:
+                weights = dict(averaged.named_parameters())
+                for name, mask in self.training.kept.items():
+                    weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)
+
+    def _training_mode(self) -> None:
+        with torch.no_grad():
+            self.method.before_forward(self.training)
+
+
+def _made(method: Method | str) -> Method:
+    if isinstance(method, str):
+        return METHODS.get(method)()
+    if not isinstance(method, Method):
+        raise UsageError(
+            f"method is {type(method).__name__}; give a method or its key, one of {', '.join(METHODS.names())}"
+        )
+    return method

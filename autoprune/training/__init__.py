@@ -1,0 +1,1 @@
+"""Pruning while a network trains: schedules, methods, masks that an optimizer cannot undo, distillation."""
