@@ -26,6 +26,7 @@ _HOME = {
     "Task": "autoprune.trial.task",
     "TrialRecord": "autoprune.spec.record",
     "apply": "autoprune.deploy.apply",
+    "export": "autoprune.deploy.export",
     "load_config": "autoprune.spec.config",
     "load_pruned": "autoprune.deploy.save",
     "load_study": "autoprune.spec.study",

@@ -1,4 +1,5 @@
 from autoprune.deploy.apply import apply as apply
+from autoprune.deploy.export import export as export
 from autoprune.deploy.save import load_pruned as load_pruned
 from autoprune.deploy.save import save_pruned as save_pruned
 from autoprune.deploy.sparsifier import Sparsifier as Sparsifier

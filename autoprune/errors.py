@@ -12,7 +12,8 @@ AutopruneError
     ├── StorageError        the study's storage cannot be read or written
     ├── TrialError          one trial's own failure; the study loop records it and goes on
     ├── MeterError          a measurement that gave no usable number
-    └── SurgeryError        the smaller model does not compute what the masked one does
+    ├── SurgeryError        the smaller model does not compute what the masked one does
+    └── ExportError         an exported file does not compute what the model does
 
 Every message gives the rule, the value found and the remedy, in one sentence.
 """
@@ -73,6 +74,10 @@ class MeterError(RunError):
 
 class SurgeryError(RunError):
     """The smaller model is not what the masked dense model is."""
+
+
+class ExportError(RunError):
+    """An exported file does not compute what the model computes."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:

@@ -34,7 +34,7 @@ class Trace:
     tensors: Mapping[str, str]
 
 
-class _TensorsOut(nn.Module):
+class TensorsOut(nn.Module):
     """A model around the user's, that returns only tensors: an export refuses what else there is (a cache of keys)."""
 
     def __init__(self, inner: nn.Module) -> None:
@@ -42,6 +42,7 @@ class _TensorsOut(nn.Module):
         self.inner = inner
 
     def forward(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        """Return the tensors of the model's output, in order."""
         return output_tensors(self.inner(*args, **kwargs))
 
 
@@ -106,7 +107,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     try:
         with warnings.catch_warnings(), evaluation_mode(model):
             warnings.simplefilter("ignore")
-            exported = torch.export.export(_TensorsOut(model), args, dict(kwargs), strict=False)
+            exported = torch.export.export(TensorsOut(model), args, dict(kwargs), strict=False)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TraceError(
