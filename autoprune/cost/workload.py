@@ -263,7 +263,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
         pointwise = torch.Tag.pointwise in func.tags
         describe = SHAPES.get(operator)
         shape = describe(args, kwargs, written[0]) if describe else Shape(kind_of(operator, pointwise))
-        weight = max(weights, key=Tensor.numel, default=None)  # the largest: addmm names its bias first
+        # The largest, for addmm names its bias first; a matrix of one row is as large as the bias.
+        weight = max(weights, key=lambda tensor: (tensor.dim() > 1, tensor.numel()), default=None)
         name = None if weight is None else self._name(weight)
         pattern, density = (
             (None, 1.0) if name is None or weight is None or not shape.macs else self._zeros(name, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,11 +30,13 @@ class Plan:
         cuts: What stays of each tensor that gets smaller.
         masks: Weight name to the kept weights of what is left (bool, shape after the cuts).
         patterns: Weight name to the granularity of its mask.
+        gone: Group name to how many of its units are cut.
     """
 
     cuts: Cuts
     masks: Mapping[str, Tensor]
     patterns: Mapping[str, str]
+    gone: Mapping[str, int] = field(default_factory=dict)
 
 
 NOTHING = Plan({}, {}, {})
@@ -154,7 +156,7 @@ def plan_units(config: PruningConfig, graph: ModelGraph, book: Scores) -> Plan:
         kept = shape.mask(scores, fraction)
         masks[layer.weight] = kept.movedim(0, layer.out_dim)
         patterns[layer.weight] = choice.granularity
-    return Plan(cuts, masks, patterns)
+    return Plan(cuts, masks, patterns, {name: units.numel() for name, units in gone.items()})
 
 
 def cuts_of(graph: ModelGraph, gone: Mapping[str, Tensor]) -> Cuts:

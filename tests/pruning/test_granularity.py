@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -164,3 +165,23 @@ def test_the_catalogue_holds_every_key_and_family():
     keys = [key for key, _ in catalogue()]
     assert set(GRANULARITIES.names()) < set(keys)
     assert {"N:M", "block:RxC"} < set(keys)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    key=st.sampled_from(["weight", "row", "column", "kernel", "pattern", "block:2x3", "block:4x4", "2:4", "1:3"]),
+    out=st.integers(1, 9),
+    inner=st.integers(1, 9),
+    sparsity=st.one_of(st.sampled_from([0.0, 0.1, 0.3, 0.5, 5 / 9, 0.7, 0.9]), st.floats(0, 0.999)),
+    seed=st.integers(0, 5),
+)
+def test_what_stays_is_known_by_counts_alone(key: str, out: int, inner: int, sparsity: float, seed: int) -> None:
+    shape, size = granularity(key), (out, inner, 3, 3)
+    scores = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    assert shape.mask is not None
+    assert shape.kept is not None
+    others = np.array([[1, 5], [2, 2], [7, 3]])
+    sizes = (np.array([out, *others[:, 0]]), np.array([inner, *others[:, 1]]), 3, 3)
+    counted = shape.kept(sizes, np.array([sparsity, 0.2, 0.5, 0.9]))
+    assert counted[0] == int(shape.mask(scores, sparsity).sum())
+    assert len(counted) == 4

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoprune.graph.groups import Layer
-from autoprune.pruning.granularity.shape import Granularity, Size, partition, size_of
+from autoprune.pruning.granularity.shape import Granularity, Size, elements, partition, size_of
 
 
 def block_granularity(key: str) -> Granularity:
@@ -38,7 +38,13 @@ def block_granularity(key: str) -> Granularity:
             return ""
         return f"{key} is larger than the 2-D weight of layer {layer.name!r}, which is {size[0]}x{inner}"
 
-    return partition(key, f"a block of {rows} outputs x {columns} inputs (im2col order)", units, refusal)
+    return partition(
+        key,
+        f"a block of {rows} outputs x {columns} inputs (im2col order)",
+        units,
+        refusal,
+        lambda size: ((size[0] // rows) * (elements(size[1:]) // columns), rows * columns),
+    )
 
 
 def _sides(key: str) -> tuple[int, int]:

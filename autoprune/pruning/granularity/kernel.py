@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.graph.groups import Layer
-from autoprune.pruning.granularity.shape import Granularity, Size, lowest, partition, size_of
+from autoprune.pruning.granularity.shape import Counts, Granularity, Size, Sizes, elements, lowest, partition, size_of
 
 PATTERNS = torch.tensor(
     [
@@ -59,6 +63,16 @@ def _pattern_mask(scores: Tensor, sparsity: float) -> Tensor:
     return keep.reshape(scores.shape)
 
 
+def _pattern_kept(sizes: Sizes, sparsity: NDArray[np.float64]) -> Counts:
+    """Count what :func:`_pattern_mask` keeps: five of nine weights go with a pattern, four more with the kernel."""
+    kernels: Any = elements(sizes[:2])
+    patterned = np.minimum((kernels * sparsity * 9 / 5 + 1e-6).astype(np.int64), kernels)
+    beyond = ((9 * sparsity - 5) / 4 * kernels + 1e-6).astype(np.int64)
+    gone = np.where(patterned == kernels, np.minimum(np.maximum(beyond, 0), kernels - 1), 0)
+    counts: Counts = 9 * kernels - 5 * patterned - 4 * gone
+    return counts
+
+
 def _three_by_three_only(layer: Layer) -> str:
     if size_of(layer)[2:] == (3, 3):
         return ""
@@ -66,11 +80,18 @@ def _three_by_three_only(layer: Layer) -> str:
     return f"pattern needs 3x3 kernels, layer {layer.name!r} is {layer.type_name} with {kernel} kernels"
 
 
-KERNEL = partition("kernel", "one kernel of a convolution: (output, input)", _kernels, _convolution_only)
+KERNEL = partition(
+    "kernel",
+    "one kernel of a convolution: (output, input)",
+    _kernels,
+    _convolution_only,
+    lambda size: (elements(size[:2]), elements(size[2:])),
+)
 PATTERN = Granularity(
     "pattern",
     "5 of 9 weights of a 3x3 kernel, by the best of 8 patterns; beyond 5/9 whole kernels",
     False,
     _pattern_mask,
     _three_by_three_only,
+    kept=_pattern_kept,
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.graph.groups import Layer
-from autoprune.pruning.granularity.shape import Granularity, size_of
+from autoprune.pruning.granularity.shape import Counts, Granularity, Sizes, elements, size_of
 from autoprune.spec.config import n_of_m
 
 
@@ -37,4 +39,10 @@ def n_of_m_granularity(key: str) -> Granularity:
             return ""
         return f"{key} needs an inner size that is a multiple of {of}, layer {layer.name!r} has {inner}"
 
-    return Granularity(key, f"{of - kept} zeros in {of} consecutive inputs (im2col order)", False, mask, refusal)
+    def stays(sizes: Sizes, _: NDArray[np.float64]) -> Counts:
+        inner = elements(sizes[1:])
+        counts: Counts = sizes[0] * (inner - inner // of * (of - kept))
+        return counts
+
+    unit = f"{of - kept} zeros in {of} consecutive inputs (im2col order)"
+    return Granularity(key, unit, False, mask, refusal, kept=stays)

@@ -11,6 +11,8 @@ from autoprune.pruning.granularity.shape import (
     Granularity,
     Size,
     always_fits,
+    elements,
+    kept_of,
     lowest,
     partition,
     removed_count,
@@ -36,6 +38,20 @@ def _weight_mask(scores: Tensor, sparsity: float) -> Tensor:
     return keep.reshape(scores.shape)
 
 
-WEIGHT = Granularity("weight", "one weight", False, _weight_mask, always_fits, _each)
-ROW = partition("row", "a row of the 2-D weight (out, inner): all weights of one output", _rows, always_fits)
-COLUMN = partition("column", "a column of the 2-D weight: one input place in im2col order", _columns, always_fits)
+WEIGHT = Granularity(
+    "weight", "one weight", False, _weight_mask, always_fits, _each, kept_of(lambda size: (elements(size), 1))
+)
+ROW = partition(
+    "row",
+    "a row of the 2-D weight (out, inner): all weights of one output",
+    _rows,
+    always_fits,
+    lambda size: (size[0], elements(size[1:])),
+)
+COLUMN = partition(
+    "column",
+    "a column of the 2-D weight: one input place in im2col order",
+    _columns,
+    always_fits,
+    lambda size: (elements(size[1:]), size[0]),
+)
