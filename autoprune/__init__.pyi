@@ -1,6 +1,9 @@
 from autoprune.deploy.apply import apply as apply
 from autoprune.deploy.export import export as export
+from autoprune.deploy.pruned_file import read_pruned as read_pruned
+from autoprune.deploy.save import expand_pruned as expand_pruned
 from autoprune.deploy.save import load_pruned as load_pruned
+from autoprune.deploy.save import prune_like as prune_like
 from autoprune.deploy.save import save_pruned as save_pruned
 from autoprune.deploy.sparsifier import Sparsifier as Sparsifier
 from autoprune.errors import AutopruneError as AutopruneError

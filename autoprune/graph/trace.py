@@ -137,7 +137,11 @@ def fingerprint(model: nn.Module) -> str:
     """
     facts: dict[str, list[list[Any]]] = {
         "modules": [[name, type(module).__qualname__] for name, module in model.named_modules()],
-        "tensors": [[name, list(tensor.shape)] for name, tensor in model.state_dict(keep_vars=True).items()],
+        "tensors": [
+            [name, list(tensor.shape)]
+            for name, tensor in model.state_dict(keep_vars=True).items()
+            if isinstance(tensor, torch.Tensor)  # a module's extra state may be anything
+        ],
     }
     heads = [
         [f"{name}.{key}", vars(module)[key]]

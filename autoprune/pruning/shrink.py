@@ -13,6 +13,7 @@ from autoprune.errors import ConfigError
 from autoprune.graph.groups import Group, ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.graph.walk import stored_tensors
+from autoprune.pruning.kept import kept_of, note_cut
 from autoprune.pruning.plan import cuts_of
 from autoprune.pruning.surgery import follow_shapes
 
@@ -63,6 +64,7 @@ def shrink(model: nn.Module, graph: ModelGraph, gone: Mapping[str, Tensor], opti
         if dim == SIZE:
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, places.numel())
+    note_cut(model, kept_of(model), cuts, graph.shapes)
     return smaller_graph(graph, gone)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autoprune.graph.rules.call import HEAD_COUNTS, SIZE, WIDTHS
 from autoprune.graph.walk import integers, stored_tensors
 from autoprune.pruning.copying import copy_module
+from autoprune.pruning.kept import kept_of, note_cut
 from autoprune.pruning.plan import Cuts, Plan
 
 
@@ -45,28 +46,25 @@ def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
         for dim, places in dims.items():
             tensor = tensor.index_select(dim, places.to(tensor.device))
         replacements[name] = tensor
-    return _copy_with(model, {id(tensors[name]): value for name, value in replacements.items()}, sizes)
+    smaller = _copy_with(model, {id(tensors[name]): value for name, value in replacements.items()}, sizes)
+    note_cut(smaller, kept_of(model), cuts, {name: tuple(tensors[name].shape) for name in by_tensor})
+    return smaller
 
 
-def resize(
-    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int] | None = None
-) -> nn.Module:
-    """Return a copy of ``model`` whose named tensors have ``shapes``; resized tensors hold zeros.
+def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str, int] | None = None) -> nn.Module:
+    """Return a copy of ``model`` that holds other tensors, of any shape and precision.
 
     Args:
         model: The dense model; not changed.
-        shapes: Tensor name to its shape.
+        tensors: Name in the ``state_dict`` to what stands in its place; it moves to the model's device.
         sizes: What :func:`head_sizes` said of the smaller model.
     """
-    tensors = {
+    held = {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }  # a state_dict names a shared tensor more than once
-    replacements = {
-        id(tensors[name]): torch.zeros(shape, dtype=tensors[name].dtype, device=tensors[name].device)
-        for name, shape in shapes.items()
-        if tuple(tensors[name].shape) != tuple(shape)
-    }
+    # Copied: kernels round differently on memory that is not aligned, such as that of a file.
+    replacements = {id(held[name]): tensor.to(held[name].device, copy=True) for name, tensor in tensors.items()}
     return _copy_with(model, replacements, sizes or {})
 
 

@@ -1,5 +1,6 @@
 """Pruned files: bit-identical in a new process, as large as was counted, and never silently wrong."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -14,9 +15,14 @@ from small_task import images, small_net, task
 import autoprune
 from autoprune.cost.macs import count_macs
 from autoprune.cost.storage import size_bytes
-from autoprune.deploy.save import PrunedFile, load_pruned, save_pruned
+from autoprune.deploy.pruned_file import PrunedFile, checksum
+from autoprune.deploy.save import load_pruned, save_pruned
 from autoprune.errors import ConfigError, SpecError
+from autoprune.graph.groups import find_groups
 from autoprune.graph.trace import fingerprint
+from autoprune.pruning.kept import kept_of
+from autoprune.pruning.plan import cuts_of
+from autoprune.pruning.surgery import cut
 from autoprune.spec.config import ModelIdentity, PruningConfig
 
 CHOICES = {
@@ -171,7 +177,9 @@ def rewritten(file, change):
         about = json.loads(handle.metadata()["autoprune"])
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
     change(about, tensors)
-    save_file(tensors, file, metadata={"autoprune": json.dumps(about)})
+    # Whoever means harm writes a checksum that fits.
+    text = json.dumps(about)
+    save_file(tensors, file, metadata={"autoprune": text, "sha256": checksum(text, tensors)})
 
 
 def drop_tensor(about, tensors):
@@ -189,6 +197,31 @@ def short_values(about, tensors):
 
 def huge_shape(about, tensors):
     about["tensors"]["head.bias"]["shape"] = [10**12]
+
+
+def overflowing_shape(about, tensors):
+    about["tensors"]["head.weight"] = {"shape": [2**32, 2**32], "stored": "bitmask"}
+    tensors["head.weight"], tensors["head.weight::mask"] = torch.zeros(0), torch.zeros(0, dtype=torch.uint8)
+
+
+def places_that_are_too_many(about, tensors):
+    about["place_sets"][0]["size"] = 10**9
+
+
+def places_that_are_no_base64(about, tensors):
+    about["place_sets"][0]["bits"] = "%%%"
+
+
+def places_of_no_set(about, tensors):
+    about["kept"][0]["places"] = 99
+
+
+def places_of_another_size(about, tensors):
+    about["place_sets"][0] = {"size": 8, "bits": "AA=="}
+
+
+def whole_numbers_for_fractions(about, tensors):
+    tensors["head.bias"] = torch.zeros(4, dtype=torch.int32)
 
 
 def negative_shape(about, tensors):
@@ -218,6 +251,12 @@ def newer_schema(about, tensors):
         drop_mask,
         short_values,
         huge_shape,
+        overflowing_shape,
+        places_that_are_too_many,
+        places_that_are_no_base64,
+        places_of_no_set,
+        places_of_another_size,
+        whole_numbers_for_fractions,
         negative_shape,
         alias_of_itself,
         unknown_tensor,
@@ -231,6 +270,98 @@ def test_a_file_that_does_not_match_its_description_is_told(file, change):
         load_pruned(small_net(), file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_no_byte_of_the_file_can_change_unseen(file):
+    """Every 61st byte is flipped in turn: header, document, checksum, weights and masks."""
+    content = file.read_bytes()
+    for place in range(0, len(content), 61):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        with pytest.raises((SpecError, ConfigError), match=r"p\.safetensors"):
+            load_pruned(small_net(), file)
+
+
+@pytest.mark.parametrize("claimed", [2**63, 2**32, 10**8 + 1])
+def test_a_header_that_claims_too_much_is_not_read(file, claimed):
+    file.write_bytes(claimed.to_bytes(8, "little") + file.read_bytes()[8:])
+    with pytest.raises(SpecError, match=f"its header claims {claimed:,} bytes, the file has "):
+        load_pruned(small_net(), file)
+
+
+def test_deep_nesting_is_told(file):
+    with safe_open(str(file), framework="pt") as handle:
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
+    save_file(tensors, file, metadata={"autoprune": "[" * 200_000})
+    with pytest.raises(SpecError, match=r"p\.safetensors is damaged"):
+        load_pruned(small_net(), file)
+
+
+def test_a_pickle_is_never_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save(Trap(), tmp_path / "p.safetensors")
+    with pytest.raises(SpecError, match="damaged or no safetensors file"):
+        load_pruned(small_net(), tmp_path / "p.safetensors")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_precision_is_kept(pruned, tmp_path):
+    half = copy.deepcopy(pruned["both"]).to(torch.bfloat16)
+    save_pruned(half, tmp_path / "p", config_for("both"))
+    loaded = load_pruned(small_net(), tmp_path / "p")
+    x = images(4, 5).to(torch.bfloat16)
+    assert loaded(x).dtype == torch.bfloat16
+    assert torch.equal(loaded(x), half(x))
+
+
+def test_the_kept_indices_are_those_of_the_dense_channels(pruned, file):
+    """A network that is only cut holds the dense weights: the indices say which."""
+    about = autoprune.read_pruned(file)
+    places = about.kept_places().places
+    assert set(places) >= {("stem.weight", 0), ("norm.weight", 0), ("inner.weight", 0), ("inner.weight", 1)}
+    dense = small_net()
+    stem = dense.stem.weight[places["stem.weight", 0]]
+    assert torch.equal(pruned["both"].stem.weight, stem)
+    assert about.dense_shape("inner.weight") == tuple(dense.inner.weight.shape)
+    assert torch.__version__.startswith(about.versions["torch"].partition("+")[0])
+
+
+def test_the_same_cut_is_made_on_another_checkpoint(pruned, file):
+    other = small_net()
+    with torch.no_grad():
+        for value in other.parameters():
+            value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))
+    alike = autoprune.prune_like(other, file)
+    places = autoprune.read_pruned(file).kept_places().places
+    rows, columns = places["inner.weight", 0], places["inner.weight", 1]
+    mask = pruned["both"].inner.weight != 0
+    assert torch.equal(alike.inner.weight, other.inner.weight[rows][:, columns] * mask)
+    assert torch.equal(autoprune.prune_like(small_net(), file).stem.weight, pruned["both"].stem.weight)
+
+
+def test_cuts_of_cuts_are_told_in_dense_numbers():
+    dense = small_net()
+    graph = find_groups(dense, (images(1, 0),))
+    once = cut(dense, cuts_of(graph, {"inner": torch.tensor([0, 3])}))
+    twice = cut(once, cuts_of(find_groups(once, (images(1, 0),)), {"inner": torch.tensor([0, 9])}))
+    assert kept_of(twice).places["inner.weight", 0].tolist() == [2, 4, 5, 6, 7, 8, 9, 10]
+    assert torch.equal(twice.inner.weight, dense.inner.weight[kept_of(twice).places["inner.weight", 0]])
+
+
+def test_a_file_for_another_width_says_what_differs(file):
+    with pytest.raises(ConfigError, match=r"stem\.weight is \(8, 4, 3, 3\) there and \(16, 4, 3, 3\) here"):
+        load_pruned(small_net(16), file)
+
+
+def test_a_state_that_is_no_tensor_is_refused(tmp_path):
+    class Extra(torch.nn.Linear):
+        def get_extra_state(self):
+            return {"scale": 1}
+
+    with pytest.raises(ConfigError, match="'_extra_state' is dict, and a file without pickle holds tensors alone"):
+        save_pruned(Extra(2, 2), tmp_path / "p", dense=Extra(2, 2))
 
 
 def test_the_file_says_what_it_is(file):

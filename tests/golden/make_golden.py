@@ -29,8 +29,8 @@ def main() -> None:
     config = autoprune.load_config(HERE / "config-1.yaml")
     smaller = autoprune.apply(small_net(), config, images(1, 0))
     config = config.model_copy(update={"provenance": Provenance(run="run", trial=7, version="0.1.0")})
-    autoprune.save_pruned(smaller, HERE / "pruned-1.bin", config)
-    torch.save(smaller(images(8, 5)), HERE / "pruned-1-outputs.pt")
+    autoprune.save_pruned(smaller, HERE / "pruned-2.bin", config)
+    torch.save(smaller(images(8, 5)), HERE / "pruned-2-outputs.pt")
 
 
 if __name__ == "__main__":

@@ -42,9 +42,18 @@ def test_the_config_still_gives_the_same_network():
     torch.testing.assert_close(smaller(images(8, 5)), torch.load(HERE / "pruned-1-outputs.pt", weights_only=True))
 
 
-def test_the_pruned_file_still_loads():
-    loaded = autoprune.load_pruned(small_net(), HERE / "pruned-1.bin")
-    torch.testing.assert_close(loaded(images(8, 5)), torch.load(HERE / "pruned-1-outputs.pt", weights_only=True))
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_pruned_file_still_loads(number):
+    loaded = autoprune.load_pruned(small_net(), HERE / f"pruned-{number}.bin")
+    wanted = torch.load(HERE / f"pruned-{number}-outputs.pt", weights_only=True)
+    torch.testing.assert_close(loaded(images(8, 5)), wanted)
+
+
+def test_a_file_without_kept_indices_says_so():
+    assert autoprune.read_pruned(HERE / "pruned-1.bin").kept is None
+    assert autoprune.read_pruned(HERE / "pruned-2.bin").config.provenance.trial == 7
+    with pytest.raises(autoprune.AutopruneError, match="holds no kept indices"):
+        autoprune.prune_like(small_net(), HERE / "pruned-1.bin")
 
 
 def test_the_records_still_load_and_are_kept_whole(tmp_path):

@@ -15,7 +15,7 @@ from autoprune.errors import ConfigError
 from autoprune.graph.groups import Group, ModelGraph, find_groups
 from autoprune.pruning.plan import check_config, cuts_of
 from autoprune.pruning.proof import proven_groups, surgery_error
-from autoprune.pruning.surgery import cut, head_sizes, resize
+from autoprune.pruning.surgery import cut, head_sizes, rebuild
 from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig
 
 
@@ -136,9 +136,7 @@ def test_pruned_heads_survive_saving_by_shape_and_count() -> None:
     model, ids = double(sequence_models.CharGPT()), torch.randint(0, 11, (2, 6))
     graph = find_groups(model, (ids,))
     smaller = cut(model, cuts_of(graph, {"blocks.0.q": torch.tensor([1, 2])}))
-    shapes = {name: tuple(value.shape) for name, value in smaller.state_dict().items()}
-    rebuilt = resize(sequence_models.CharGPT().double(), shapes, head_sizes(smaller)).eval()
-    rebuilt.load_state_dict(smaller.state_dict())
+    rebuilt = rebuild(sequence_models.CharGPT().double(), smaller.state_dict(), head_sizes(smaller)).eval()
     assert torch.equal(rebuilt(ids), smaller(ids))
 
 
