@@ -16,6 +16,17 @@ from autoprune.spec.record import TrialRecord as TrialRecord
 from autoprune.spec.record import read_records as read_records
 from autoprune.spec.study import StudySpec as StudySpec
 from autoprune.spec.study import load_study as load_study
+from autoprune.training.distillation import Distillation as Distillation
+from autoprune.training.methods.gradual import GradualPruning as GradualPruning
+from autoprune.training.methods.group_lasso import GroupLasso as GroupLasso
+from autoprune.training.methods.l0 import L0 as L0
+from autoprune.training.methods.l1 import L1 as L1
+from autoprune.training.methods.lottery import LotteryTicket as LotteryTicket
+from autoprune.training.methods.movement import MovementPruning as MovementPruning
+from autoprune.training.methods.rigl import RigL as RigL
+from autoprune.training.methods.set import SET as SET
+from autoprune.training.methods.slimming import NetworkSlimming as NetworkSlimming
+from autoprune.training.methods.variational import VariationalDropout as VariationalDropout
 from autoprune.training.schedules import ConstantSchedule as ConstantSchedule
 from autoprune.training.schedules import CubicSchedule as CubicSchedule
 from autoprune.training.schedules import ExponentialSchedule as ExponentialSchedule

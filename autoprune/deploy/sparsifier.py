@@ -54,7 +54,7 @@ class Sparsifier:
     checkpoint, a tenth of the original learning rate and a tenth of its steps are a start.
 
     To go on after a restart: build model, optimizer and sparsifier as before, then load the state of all three, the
-    sparsifier's first where ``remove="now"`` (it makes the model as small as it was), else in any order.
+    sparsifier's last; where ``remove="now"`` first, for it makes the model as small as it was.
 
     Args:
         model: What trains; pruned in place. May be wrapped by DistributedDataParallel or torch.compile.

@@ -104,13 +104,31 @@ class ModelIdentity(Document):
     fingerprint: str
 
 
+class DistillSpec(Document):
+    """Fine-tuning with the dense network as teacher, by autoprune itself: SGD with momentum under a cosine.
+
+    Attributes:
+        temperature: Of the softened distributions (Hinton et al. 2015, arXiv 1503.02531).
+        weight: Of the teacher against ``Task.loss``.
+        features: Names of modules whose outputs shall be alike too; they must keep their width.
+        learning_rate: Of the first step.
+    """
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    features: tuple[str, ...] = ()
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+
+
 class RecoverySpec(Document):
     """What happens between pruning and scoring.
 
     Attributes:
         batchnorm_samples: Samples that re-estimate batch-norm statistics; 0 is off. Left out: 128 where the model has
             batch norm and the task has batches.
-        finetune_steps: Optimiser steps of ``Task.finetune``; 0 is off.
+        finetune_steps: Optimiser steps of ``Task.finetune``, or of distillation; 0 is off.
+        distill: Fine-tune on ``Task.batches`` with ``Task.loss`` and the dense network as teacher, instead of by
+            ``Task.finetune``.
         compensate: How remaining weights take over what was removed, before all else: "bias" moves mean outputs back,
             "least_squares" re-fits the weights of the layers that lost inputs.
     """
@@ -118,6 +136,13 @@ class RecoverySpec(Document):
     batchnorm_samples: Annotated[int, Field(ge=0)] | None = None
     finetune_steps: Annotated[int, Field(ge=0)] = 0
     compensate: Literal["none", "bias", "least_squares"] = "none"
+    distill: DistillSpec | None = None
+
+    @model_validator(mode="after")
+    def _distillation_has_steps(self) -> RecoverySpec:
+        if self.distill is not None and not self.finetune_steps:
+            raise ValueError("distill needs finetune_steps above 0; give the optimiser steps that it may take")
+        return self
 
 
 class Provenance(Document):

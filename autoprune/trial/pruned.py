@@ -68,7 +68,8 @@ def recover_pruned(pruned: PrunedModel, config: PruningConfig, data: Calibration
     times = [time.perf_counter()]
     done = [_compensate(pruned, recovery)]
     times.append(time.perf_counter())
-    done.append(finetune(pruned.model, recovery, data, pruned.plan.masks, config.seed))
+    dense = pruned.book.evidence.model if pruned.book is not None else None
+    done.append(finetune(pruned.model, recovery, data, pruned.plan.masks, config.seed, dense))
     times.append(time.perf_counter())
     if recovery.batchnorm_samples:
         seen = recalibrate_batchnorm(pruned.model, data, recovery.batchnorm_samples)

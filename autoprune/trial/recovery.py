@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_map
 
 from autoprune.errors import TaskError
 from autoprune.pruning.criteria import batch_size, run_batch
-from autoprune.spec.config import RecoverySpec
+from autoprune.spec.config import DistillSpec, RecoverySpec
+from autoprune.training.distillation import Distillation
 from autoprune.trial.task import Calibration
 
 DEFAULT_BATCHNORM_SAMPLES = 128
@@ -37,7 +38,14 @@ def resolve_recovery(spec: RecoverySpec, model: nn.Module, data: Calibration) ->
         raise TaskError(
             f"recovery.batchnorm_samples is {samples}, and the task has no batches; give Task.batches or set it to 0"
         )
-    if spec.finetune_steps and data.finetune is None:
+    if spec.distill is not None:
+        lacks = [name for name in ("batches", "loss") if getattr(data, name) is None]
+        if lacks:
+            raise TaskError(
+                f"recovery.distill trains on the task's own data, and the task has no {' and no '.join(lacks)}; "
+                "give Task.batches and Task.loss, or leave distill out"
+            )
+    elif spec.finetune_steps and data.finetune is None:
         raise TaskError(
             f"recovery.finetune_steps is {spec.finetune_steps}, and the task has no finetune; give it or set it to 0"
         )
@@ -50,9 +58,14 @@ def resolve_recovery(spec: RecoverySpec, model: nn.Module, data: Calibration) ->
 
 
 def finetune(
-    model: nn.Module, recovery: RecoverySpec, data: Calibration, masks: Mapping[str, Tensor], seed: int
+    model: nn.Module,
+    recovery: RecoverySpec,
+    data: Calibration,
+    masks: Mapping[str, Tensor],
+    seed: int,
+    dense: nn.Module | None = None,
 ) -> str:
-    """Fine-tune a pruned model in place.
+    """Fine-tune a pruned model in place: by ``Task.finetune``, or with the dense model as teacher.
 
     Args:
         model: The pruned model.
@@ -60,17 +73,46 @@ def finetune(
         data: Gives the fine-tuning.
         masks: Weight name to kept weights; the others stay zero.
         seed: Seed of whatever is random in the task's fine-tuning.
+        dense: The teacher, where the recovery distils.
 
     Returns:
         What was done, in words; empty if nothing.
     """
     if not recovery.finetune_steps:
         return ""
-    assert data.finetune is not None
     with torch.random.fork_rng(), _held(model, masks):
         torch.manual_seed(seed)
+        if recovery.distill is not None:
+            assert dense is not None
+            _distil(model, dense, recovery.distill, recovery.finetune_steps, data)
+            return f"distilled {recovery.finetune_steps} steps at temperature {recovery.distill.temperature:g}"
+        assert data.finetune is not None
         data.finetune(model, recovery.finetune_steps)
     return f"fine-tuned {recovery.finetune_steps} steps"
+
+
+def _distil(model: nn.Module, dense: nn.Module, spec: DistillSpec, steps: int, data: Calibration) -> None:
+    """Train on the task's batches, over and over in their order, with the dense model as teacher."""
+    assert data.loss is not None
+    loss = Distillation(dense, data.loss, temperature=spec.temperature, weight=spec.weight, features=spec.features)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=spec.learning_rate, momentum=0.9)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    done = 0
+    while done < steps:
+        before = done
+        for batch in data.walk():
+            if done == steps:
+                break
+            optimizer.zero_grad()
+            loss(model, batch).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            decay.step()
+            done += 1
+        if done == before:
+            raise TaskError("recovery.distill needs data, and Task.batches gave none; give at least one batch")
+    model.eval()
 
 
 def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> int:
