@@ -27,6 +27,7 @@ class Value:
         readers: Indices of the operators that read it.
         last: Last operator during which it must be kept.
         leaves: Whether the network returns it.
+        activation: Which activation of the workload it is a version of.
     """
 
     size: int
@@ -34,6 +35,7 @@ class Value:
     readers: tuple[int, ...]
     last: int
     leaves: bool
+    activation: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def dataflow_of(workload: Workload, fusion: Sequence[str] = ()) -> Dataflow:
         fusion: Chains that the runtime executes as one operator ("conv+bn+act"); the longest that fits is taken.
     """
     current: dict[int, int] = {}  # activation -> its version now
-    size: list[int] = []
+    activations: list[int] = []
     writer: list[int] = []
     readers: defaultdict[int, list[int]] = defaultdict(list)
     replaced: dict[int, int] = {}  # version -> operator that overwrites it in place
@@ -92,10 +94,10 @@ def dataflow_of(workload: Workload, fusion: Sequence[str] = ()) -> Dataflow:
     writes: list[tuple[int, ...]] = []
 
     def version(activation: int, made_by: int) -> int:
-        current[activation] = len(size)
-        size.append(workload.tensor_bytes[activation])
+        current[activation] = len(activations)
+        activations.append(activation)
         writer.append(made_by)
-        return len(size) - 1
+        return len(activations) - 1
 
     for step, op in enumerate(workload.ops):
         read = tuple(current[a] if a in current else version(a, -1) for a in op.reads)
@@ -108,7 +110,7 @@ def dataflow_of(workload: Workload, fusion: Sequence[str] = ()) -> Dataflow:
     end = len(workload.ops) - 1
     values = tuple(
         Value(
-            size=size[number],
+            size=workload.tensor_bytes[activations[number]],
             writer=writer[number],
             readers=tuple(readers[number]),
             # Overwritten in place: its successor stands for it from that operator on.
@@ -118,8 +120,9 @@ def dataflow_of(workload: Workload, fusion: Sequence[str] = ()) -> Dataflow:
             if number in replaced
             else max(readers[number], default=-1),
             leaves=number in leaves,
+            activation=activations[number],
         )
-        for number in range(len(size))
+        for number in range(len(activations))
     )
     internal, fused = _fuse(workload.ops, values, writes, [tuple(chain.split("+")) for chain in fusion])
     return Dataflow(values, tuple(reads), tuple(writes), frozenset(internal), frozenset(fused))

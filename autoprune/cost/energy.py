@@ -10,14 +10,20 @@ baselines that it must beat.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from autoprune.cost.traffic import Traffic
 from autoprune.cost.workload import Workload
 from autoprune.errors import MeterError
 from autoprune.spec.hardware import DeviceProfile
 from autoprune.spec.record import EnergyRecord
+
+_N = TypeVar("_N")
+
+End = Literal["value", "low", "high"]
+"""Of a figure: its best value, or an end of its range."""
 
 
 class DenseReference(NamedTuple):
@@ -107,16 +113,9 @@ def estimate_energy(
     macs: defaultdict[str, float] = defaultdict(float)
     for op, moved in zip(workload.ops, traffic.ops, strict=True):
         macs[op.dtype] += moved.savings.effective_macs
-    power, levels = profile.power, profile.memory[1:]
 
-    def parts(end: str) -> tuple[float, float, float]:
-        time = latency_s * (getattr(power.idle_w, end) + getattr(power.active_w, end))
-        compute = sum(getattr(profile.mac_energy(dtype), end) * count * 1e-12 for dtype, count in macs.items() if count)
-        memory = sum(
-            getattr(level.energy_pj_per_bit, end) * 8 * moved * 1e-12
-            for level, moved in zip(levels, traffic.level_bytes, strict=True)
-        )
-        return time, compute, memory
+    def parts(end: End) -> tuple[float, float, float]:
+        return energy_parts(profile, latency_s, macs, traffic.level_bytes, end)
 
     time_j, compute_j, memory_j = parts("value")
     total = time_j + compute_j + memory_j
@@ -133,6 +132,28 @@ def estimate_energy(
         dram_bytes=traffic.dram_bytes,
         basis=_basis(profile),
     )
+
+
+def energy_parts(
+    profile: DeviceProfile, latency_s: _N, macs: Mapping[str, _N], level_bytes: Sequence[_N], end: End = "value"
+) -> tuple[_N, _N, _N]:
+    """Return the energy of time, arithmetic and traffic, J; numbers, or arrays over many versions of a model.
+
+    Args:
+        profile: The device.
+        latency_s: Seconds of one run.
+        macs: Dtype to executed multiply-adds.
+        level_bytes: Bytes over the inner edge of each level but the innermost.
+        end: Best value of each figure of the profile, or an end of its range.
+    """
+    power = profile.power
+    time = latency_s * (getattr(power.idle_w, end) + getattr(power.active_w, end))
+    compute: Any = sum(getattr(profile.mac_energy(dtype), end) * count * 1e-12 for dtype, count in macs.items())
+    memory: Any = sum(
+        getattr(level.energy_pj_per_bit, end) * 8 * moved * 1e-12
+        for level, moved in zip(profile.memory[1:], level_bytes, strict=True)
+    )
+    return time, compute, memory
 
 
 def _basis(profile: DeviceProfile) -> str:

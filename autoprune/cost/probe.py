@@ -77,7 +77,7 @@ class Probe:
             BlueprintError: Something else runs than in the dense model.
         """
         seen, whole = self._seen(gone)
-        if not whole:
+        if not whole and self.loose.isdisjoint(gone):
             self.loose.update(gone)
         return seen
 

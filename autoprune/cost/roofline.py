@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoprune.cost.traffic import OpTraffic, Traffic
-from autoprune.cost.workload import Op, Workload
-from autoprune.spec.hardware import ChannelStep, DeviceProfile
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.cost.extents import Floats, Ints
+from autoprune.cost.table import OpTable, kind_mask, table_of
+from autoprune.cost.traffic import Traffic
+from autoprune.cost.workload import Workload
+from autoprune.spec.hardware import DeviceProfile
 from autoprune.spec.record import LatencyRecord
 
 
@@ -68,6 +73,17 @@ class LatencyPrediction:
         )
 
 
+@dataclass(frozen=True)
+class Times:
+    """Modelled times of many versions, s; shape (n, ops), and ``launch`` (ops,). 0 for what runs inside another."""
+
+    seconds: Floats
+    launch: Floats
+    compute: Floats
+    memory: Floats
+    slowest: NDArray[np.int64]
+
+
 def predict_latency(workload: Workload, traffic: Traffic, profile: DeviceProfile) -> LatencyPrediction:
     """Predict the latency of one run.
 
@@ -79,45 +95,78 @@ def predict_latency(workload: Workload, traffic: Traffic, profile: DeviceProfile
     Returns:
         Seconds, whole and per operator. Not modelled: kernels that overlap, clocks that fall with heat.
     """
-    ops = tuple(_op_latency(op, moved, profile) for op, moved in zip(workload.ops, traffic.ops, strict=True))
+    dense_bytes = np.array([op.dense_level_bytes for op in traffic.ops]).reshape(1, len(workload.ops), -1)
+    speedup = np.array([[op.savings.speedup for op in traffic.ops]])
+    fused = np.array([op.fused for op in traffic.ops], np.bool_)
+    times = predict_times(table_of(workload), dense_bytes, speedup, fused, profile)
+    ops = tuple(_op_latency(n, op.name, times, traffic, profile) for n, op in enumerate(workload.ops))
     return LatencyPrediction(
-        seconds=sum(op.seconds for op in ops),
-        ops=ops,
-        meter=f"modelled: roofline of {profile.name}, batch {workload.batch}, {workload.dtype}",
+        seconds=sum(op.seconds for op in ops), ops=ops, meter=roofline_meter(profile, workload.batch, workload.dtype)
     )
 
 
-def padded_macs(op: Op, step: ChannelStep | None) -> float:
-    """Return MACs with the channels rounded up to the device's steps.
+def roofline_meter(profile: DeviceProfile, batch: int, dtype: str) -> str:
+    """Return what gave the number."""
+    return f"modelled: roofline of {profile.name}, batch {batch}, {dtype}"
+
+
+def predict_times(
+    table: OpTable, dense_bytes: Floats, speedup: Floats, fused: NDArray[np.bool_], profile: DeviceProfile
+) -> Times:
+    """Predict the time of every operator of many versions.
+
+    Args:
+        table: The operators.
+        dense_bytes: Bytes over each edge with zeros stored, shape (n, ops, levels - 1).
+        speedup: Dense time over sparse time, shape (n, ops).
+        fused: Which operators run inside an earlier one, shape (ops,).
+        profile: The device.
+    """
+    rate = np.array([profile.peak(op.dtype).value for op in table.ops]) * profile.compute.utilisation.value
+    compute = padded_macs(table, profile) / rate
+    # A published speedup is that of the whole operator against the dense one, so it divides the dense time. Dividing
+    # the compressed bytes again would count the zeros twice.
+    waits = dense_bytes / np.array([level.sustained_bandwidth for level in profile.memory[1:]])
+    memory = waits.max(axis=2)
+    launch = np.where(fused, 0.0, profile.runtime.launch_us.value * 1e-6)
+    seconds = np.where(fused, 0.0, launch + np.maximum(compute, memory) / speedup)
+    return Times(seconds, launch, np.where(fused, 0.0, compute), np.where(fused, 0.0, memory), waits.argmax(axis=2))
+
+
+def padded_macs(table: OpTable, profile: DeviceProfile) -> Floats:
+    """Return MACs with the channels rounded up to the device's steps, shape (n, ops).
 
     Both channel counts of a group are rounded; of a depthwise convolution, whose groups are what runs side by side,
     the number of channels is.
     """
-    if step is None or not op.macs or op.kind == "attention":
-        return float(op.macs)
-    c_in, c_out = op.c_in // op.groups, op.c_out // op.groups
-    if c_in == 1 and op.groups > 1:
-        return op.macs * _up(op.c_out, step.c_out) / op.c_out
-    return op.macs * (_up(c_in, step.c_in) / c_in) * (_up(c_out, step.c_out) / c_out)
-
-
-def _op_latency(op: Op, moved: OpTraffic, profile: DeviceProfile) -> OpLatency:
-    if moved.fused:
-        return OpLatency(op.name, 0.0, 0.0, 0.0, 0.0, "fused")
-    steps = {str(dtype): step for dtype, step in profile.compute.channel_step.items()}
-    rate = profile.peak(op.dtype).value * profile.compute.utilisation.value
-    compute = padded_macs(op, steps.get(op.dtype)) / rate
-    # A published speedup is that of the whole operator against the dense one, so it divides the dense time. Dividing
-    # the compressed bytes again would count the zeros twice.
-    memory, slowest = max(
-        (count / level.sustained_bandwidth, level.name)
-        for level, count in zip(profile.memory[1:], moved.dense_level_bytes, strict=True)
+    known = {str(dtype): step for dtype, step in profile.compute.channel_step.items()}
+    steps = [known.get(op.dtype) for op in table.ops]
+    macs = table.macs.astype(np.float64)
+    if not any(steps):
+        return macs
+    step_in, step_out = (
+        np.array([getattr(step, side) if step else 1 for step in steps], np.int64) for side in ("c_in", "c_out")
     )
-    launch = profile.runtime.launch_us.value * 1e-6
-    work = max(compute, memory) / moved.savings.speedup
+    c_in, c_out = table.c_in // table.groups, table.c_out // table.groups
+    across = (c_in == 1) & (table.groups > 1)
+    depthwise = macs * _up(table.c_out, step_out) / np.maximum(table.c_out, 1)
+    grouped = macs * (_up(c_in, step_in) / np.maximum(c_in, 1)) * (_up(c_out, step_out) / np.maximum(c_out, 1))
+    padded: Floats = np.where(
+        (macs == 0) | kind_mask(table.ops, "attention", "recurrent"), macs, np.where(across, depthwise, grouped)
+    )
+    return padded
+
+
+def _op_latency(n: int, name: str, times: Times, traffic: Traffic, profile: DeviceProfile) -> OpLatency:
+    if traffic.ops[n].fused:
+        return OpLatency(name, 0.0, 0.0, 0.0, 0.0, "fused")
+    compute, memory = float(times.compute[0, n]), float(times.memory[0, n])
+    launch = float(times.launch[n])
+    work = max(compute, memory) / traffic.ops[n].savings.speedup
+    slowest = profile.memory[1 + int(times.slowest[0, n])].name
     bound = "launch" if launch > work else "compute" if compute >= memory else slowest
-    return OpLatency(op.name, launch + work, launch, compute, memory, bound)
+    return OpLatency(name, float(times.seconds[0, n]), launch, compute, memory, bound)
 
 
-def _up(channels: int, step: int) -> int:
+def _up(channels: Ints, step: Ints) -> Ints:
     return -(-channels // step) * step

@@ -1,8 +1,11 @@
-"""Traffic of one operator by a search over tiles.
+"""Traffic of convolutions and products by a search over tiles, for many sizes of the same operators at once.
 
 A tile of ``n`` images, ``m`` filters and ``e`` output rows is accumulated on chip while one input channel after the
 other streams by. Fewer tiles mean fewer re-reads, larger tiles need more room; the best that fits gives the traffic.
 With nothing tuned this reproduces the DRAM traffic that was measured on Eyeriss (Chen et al., JSSC 2017) within 6 %.
+
+For each ``n`` and ``e`` the largest ``m`` that fits is the best, and it follows from the room; so what is left to try
+is a list per operator that channels do not change, and a search over thousands of candidates is a few array operations.
 
 Between the bounds, always: max(compulsory, ``2 MACs / sqrt(S r)``) <= model <= one read of both operands per MAC.
 Not modelled: partial cache lines, prefetching, bias vectors, the wider halo of a dilated kernel.
@@ -10,27 +13,24 @@ Not modelled: partial cache lines, prefetching, bias vectors, the wider halo of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.cost.extents import Floats, Ints
 from autoprune.cost.workload import Op
 
+_CHUNK = 1 << 18
+"""Elements of an intermediate array; larger ones leave the cache."""
 
-class Tiles(NamedTuple):
-    """What the tile search needs to know of one operator; hashable, so equal layers are searched once.
 
-    ``outputs`` is the number of output elements, which for a transposed convolution is not ``N c_out E F``.
-    Bytes are those of one stored element, compression included, and 0 for what stays on chip.
-    """
+class Window(NamedTuple):
+    """What no channel changes of one operator, as a convolution; ``element`` and ``accumulator`` in bytes."""
 
-    N: int
-    c_in: int
-    c_out: int
-    groups: int
     H: int
     W: int
     E: int
@@ -39,88 +39,174 @@ class Tiles(NamedTuple):
     S: int
     stride_h: int
     stride_w: int
-    outputs: int
-    input_bytes: float
-    weight_bytes: float
-    output_bytes: float
-    element_bytes: int
-    accumulator_bytes: int
+    element: int
+    accumulator: int
+
+    @property
+    def rows(self) -> int:
+        """Input rows that are read at all."""
+        return min(self.H, _span(self.E, self.R, self.stride_h))
+
+    @property
+    def columns(self) -> int:
+        """Input columns that are read at all."""
+        return min(self.W, _span(self.F, self.S, self.stride_w))
+
+
+class Tensors(NamedTuple):
+    """Sizes that channels change, of one group each, shape (n, operators) or what broadcasts to it.
+
+    ``outputs`` are output elements, which for a transposed convolution are not ``N c_out E F``. Bytes are those of one
+    stored element, compression included, and 0 for what stays on chip.
+    """
+
+    N: Ints
+    c_in: Ints
+    c_out: Ints
+    outputs: Ints
+    input_bytes: Floats
+    weight_bytes: Floats
+    output_bytes: Floats
 
 
 class TiledBytes(NamedTuple):
-    """Bytes by the best tiling, and what stands around them."""
+    """Bytes of one group by the best tiling, and what stands around them; shape (n, operators)."""
 
-    model: float
-    lower_bound: float
-    compulsory: float
-    untiled: float
+    model: Floats
+    lower_bound: Floats
+    compulsory: Floats
+    untiled: Floats
 
 
-def tiles_of(op: Op, accumulator: int) -> Tiles:
+def window_of(op: Op, accumulator: int) -> Window:
     """Describe a convolution or product; ``accumulator`` is the bytes of a partial sum."""
-    b = float(op.itemsize)
-    outputs = op.N * op.c_out * op.E * op.F
     if op.transposed:
         # Each input pixel meets all weights: a product whose results are summed on chip into fewer outputs.
-        taps = op.kernel[0] * op.kernel[1]
-        return Tiles(
-            *(op.N * op.H * op.W, op.c_in, op.c_out * taps, op.groups, 1, 1, 1, 1, 1, 1, 1, 1),
-            *(outputs, b, b, b, op.itemsize, accumulator),
+        return Window(1, 1, 1, 1, 1, 1, 1, 1, op.itemsize, accumulator)
+    return Window(op.H, op.W, op.E, op.F, *op.kernel, *op.stride, op.itemsize, accumulator)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Tiles of all operators one after the other: the operator of each, its sizes, where each operator's begin."""
+
+    owner: Ints
+    starts: Ints
+    images: Ints
+    fold: Ints
+    read: Floats
+    room: Floats
+    each: Floats
+    fits: Floats
+
+
+class TileSearch:
+    """Tiles of fixed operators against one capacity.
+
+    Args:
+        windows: Of the operators.
+        images: Most images of each, and whether there are always so many.
+        capacity: Bytes on chip.
+    """
+
+    def __init__(self, windows: Sequence[Window], images: Sequence[tuple[int, bool]], capacity: float) -> None:
+        self._capacity = capacity
+        self._taps = np.array([w.R * w.S for w in windows], np.int64)
+        self._places = np.array([w.E * w.F for w in windows], np.int64)
+        self._area = np.array([w.rows * w.columns for w in windows], np.int64)
+        self._columns = np.array([w.columns for w in windows], np.int64)
+        self._element = np.array([w.element for w in windows], np.int64)
+        self._accumulator = np.array([w.accumulator for w in windows], np.int64)
+        self._streamed = self._list(windows, images)
+        # With the weights held on chip nothing is gained from several images at a time.
+        self._held = self._list(windows, [(1, True)] * len(windows))
+
+    def search(self, t: Tensors) -> TiledBytes:
+        """Return the traffic of each operator.
+
+        Sources: the loop order is that of the Eyeriss row-stationary mapping; the bound is Chen et al., HPCA 2020
+        (arXiv 1911.05662), with the window reuse averaged over the image, which holds under padding too.
+        """
+        inner = t.c_in * self._taps
+        x, w = t.N * t.c_in * self._area, t.c_out * inner
+        macs = t.N * w * self._places
+        stored = t.outputs * t.output_bytes
+        compulsory = x * t.input_bytes + w * t.weight_bytes + stored
+        untiled = macs * (t.input_bytes + t.weight_bytes) + stored
+        plane = t.N * t.c_in * self._columns * t.input_bytes
+        searched = self._best(t, plane, w * t.weight_bytes, inner * self._element)
+        model = np.maximum(np.minimum(searched + stored, untiled), compulsory)
+        lower = np.maximum(compulsory, self._bound(t, macs))
+        return TiledBytes(model, lower, compulsory, untiled)
+
+    def _bound(self, t: Tensors, macs: Ints) -> Floats:
+        smallest = np.minimum(self._element, self._accumulator)
+        reuse = np.maximum(self._taps * self._places / self._area, 1e-12)
+        cheapest = np.minimum(np.minimum(t.input_bytes, t.weight_bytes), np.minimum(t.output_bytes, smallest))
+        # Where outputs are summed on chip (a transposed convolution) the bound on the product does not hold.
+        whole = t.outputs == t.N * t.c_out * self._places
+        bound: Floats = np.where(whole, 2 * macs / np.sqrt(reuse * self._capacity / smallest) * cheapest, 0.0)
+        return bound
+
+    def _best(self, t: Tensors, plane: Floats, weights: Floats, held_bytes: Ints) -> Floats:
+        """Return input and weight bytes by the best tiles, shape (n, operators); infinite where none fits."""
+        shape = np.broadcast_shapes(plane.shape, weights.shape, np.shape(t.c_out))
+        full: list[Any] = [np.broadcast_to(value, shape) for value in (t.N, t.c_out, plane, weights, held_bytes)]
+        rows = max(1, _CHUNK // max(len(self._streamed.owner), 1))
+        parts = [self._best_rows(*(value[i : i + rows] for value in full)) for i in range(0, shape[0], rows)]
+        return np.concatenate(parts)
+
+    def _best_rows(self, images: Ints, c_out: Ints, plane: Floats, weights: Floats, held_bytes: Ints) -> Floats:
+        s, h = self._streamed, self._held
+        filters = np.floor(s.room / s.each)
+        again = -(-images[:, s.owner] // s.images) * s.fold
+        moved = np.ceil(c_out[:, s.owner] / filters) * (plane[:, s.owner] * s.read) + again * weights[:, s.owner]
+        streamed = np.minimum.reduceat(moved + s.fits, s.starts, axis=1)
+        filters = np.floor(h.room / (h.each + held_bytes[:, h.owner]))
+        none = np.where(filters >= 1, h.fits, np.inf)
+        moved = np.ceil(c_out[:, h.owner] / np.maximum(filters, 1)) * (plane[:, h.owner] * h.read)
+        held = np.minimum.reduceat(moved + none, h.starts, axis=1) + weights
+        best: Floats = np.minimum(streamed, held)
+        return best
+
+    def _list(self, windows: Sequence[Window], images: Sequence[tuple[int, bool]]) -> _Tiles:
+        owner: list[Ints] = []
+        columns: list[Floats] = []
+        starts: list[int] = []
+        begin = 0
+        for number, (w, (most, fixed)) in enumerate(zip(windows, images, strict=True)):
+            n = (_sizes(most) if fixed else np.arange(1, most + 1, dtype=np.int64))[:, None]
+            e = _sizes(w.E)[None, :]
+            span = np.minimum((e - 1) * min(w.stride_h, w.R) + w.R, w.H)
+            room = self._capacity - n * span * (w.W * w.element)
+            each = (n * e * (w.F * w.accumulator)).astype(np.float64)
+            read = np.broadcast_to(_rows_read(w.H, w.E, w.R, w.stride_h)[None, :], room.shape)
+            fold = np.broadcast_to(-(-w.E // e), room.shape)
+            table = np.stack([np.broadcast_to(n, room.shape), fold, read, room, each]).reshape(5, -1)
+            table = table[:, table[3] >= table[4]]
+            fits = np.zeros(table.shape[1])
+            if not fits.size:
+                table, fits = np.ones((5, 1)), np.array([np.inf])
+            starts.append(begin)
+            begin += fits.size
+            owner.append(np.full(fits.size, number, np.int64))
+            columns.append(np.concatenate([table, fits[None]]))
+        whole = np.concatenate(columns, axis=1) if columns else np.zeros((6, 0))
+        return _Tiles(
+            owner=np.concatenate(owner) if owner else np.zeros(0, np.int64),
+            starts=np.asarray(starts, np.int64),
+            images=whole[0].astype(np.int64),
+            fold=whole[1].astype(np.int64),
+            read=whole[2],
+            room=whole[3],
+            each=whole[4],
+            fits=whole[5],
         )
-    return Tiles(
-        *(op.N, op.c_in, op.c_out, op.groups, op.H, op.W, op.E, op.F, *op.kernel, *op.stride),
-        *(outputs, b, b, b, op.itemsize, accumulator),
-    )
 
 
 def _span(outputs: int, kernel: int, stride: int) -> int:
     """Return how many input rows ``outputs`` output rows touch; a stride above the kernel skips rows."""
     return (outputs - 1) * min(stride, kernel) + kernel
-
-
-def compulsory_elements(t: Tiles) -> tuple[int, int, int]:
-    """Return the elements of input, weight and output that must move at least once."""
-    rows, columns = min(t.H, _span(t.E, t.R, t.stride_h)), min(t.W, _span(t.F, t.S, t.stride_w))
-    return t.N * t.c_in * rows * columns, t.c_out * (t.c_in // t.groups) * t.R * t.S, t.outputs
-
-
-@lru_cache(maxsize=8192)
-def search_tiles(t: Tiles, capacity: float) -> TiledBytes:
-    """Search the tiles of one operator against ``capacity`` bytes on chip.
-
-    Sources: the loop order is that of the Eyeriss row-stationary mapping; the bound is Chen et al., HPCA 2020
-    (arXiv 1911.05662), with the window reuse ``r`` averaged over the image, which holds under padding too.
-    """
-    c_in, c_out = t.c_in // t.groups, t.c_out // t.groups
-    rows, columns = min(t.H, _span(t.E, t.R, t.stride_h)), min(t.W, _span(t.F, t.S, t.stride_w))
-    macs = t.N * c_out * c_in * t.R * t.S * t.E * t.F  # of one group, as are all numbers up to the last line
-    x, w, o = t.N * c_in * rows * columns, c_out * c_in * t.R * t.S, t.outputs / t.groups
-    compulsory = x * t.input_bytes + w * t.weight_bytes + o * t.output_bytes
-    untiled = macs * (t.input_bytes + t.weight_bytes) + o * t.output_bytes
-
-    # Of all tiles with equally many repeats the smallest is the best, so the sizes ceil(total / k) are enough.
-    n = _sizes(t.N)[:, None, None]
-    m = _sizes(c_out)[None, :, None]
-    e = _sizes(t.E)[None, None, :]
-    span = (e - 1) * min(t.stride_h, t.R) + t.R
-    read = _rows_read(t.H, t.E, t.R, t.stride_h)[None, None, :]
-    room = n * m * e * t.F * t.accumulator_bytes + n * np.minimum(span, t.H) * t.W * t.element_bytes
-    q_x = -(-c_out // m) * (t.N * c_in * columns * t.input_bytes) * read
-    again = (-(-t.E // e)) * (-(-t.N // n)) * (w * t.weight_bytes)
-    q_o = o * t.output_bytes
-    streamed = np.where(room <= capacity, q_x + again, np.inf).min()
-    held = np.where(room + m * (c_in * t.R * t.S * t.element_bytes) <= capacity, q_x + w * t.weight_bytes, np.inf).min()
-    model = min(float(min(streamed, held)) + q_o, untiled)
-
-    smallest = min(t.element_bytes, t.accumulator_bytes)
-    elements = capacity / smallest
-    reuse = max(t.R * t.S * t.E * t.F / (rows * columns), 1e-12)
-    cheapest = min(t.input_bytes, t.weight_bytes, t.output_bytes, smallest)
-    # Where outputs are summed on chip (a transposed convolution) the bound on the product does not hold.
-    whole = t.outputs == t.N * t.c_out * t.E * t.F
-    bound = 2 * macs / sqrt(reuse * elements) * cheapest if whole else 0.0
-    lower = max(compulsory, bound)
-    return TiledBytes(*(t.groups * q for q in (max(model, compulsory), lower, compulsory, untiled)))
 
 
 @lru_cache(maxsize=4096)
@@ -142,5 +228,8 @@ def _rows_read(height: int, outputs: int, kernel: int, stride: int) -> npt.NDArr
 
 @lru_cache(maxsize=4096)
 def _sizes(total: int) -> npt.NDArray[np.int64]:
-    """Return the distinct values of ``ceil(total / k)``, ascending; about ``2 sqrt(total)`` of them."""
+    """Return the distinct values of ``ceil(total / k)``, ascending; about ``2 sqrt(total)`` of them.
+
+    Of all tiles with equally many repeats the smallest is the best, so these are enough.
+    """
     return np.unique(-(-total // np.arange(1, total + 1, dtype=np.int64)))

@@ -1,18 +1,19 @@
 """Memory traffic of one run, per operator and memory level: tiles, then residency, then fusion, then what zeros save.
 
-The search is that of :mod:`autoprune.cost.tiling`. A tensor beside which everything alive fits into a level does not
-leave it (most small networks at batch 1 never send an activation to DRAM). A fused operator makes no round trip. Zeros
-count only where the profile lists them.
+The model itself works on arrays, many versions of a network at once (:mod:`autoprune.cost.moved`); here is one
+version, operator by operator. The search is that of :mod:`autoprune.cost.tiling`. A tensor beside which everything
+alive fits into a level does not leave it (most small networks at batch 1 never send an activation to DRAM). A fused
+operator makes no round trip. Zeros count only where the profile lists them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoprune.cost.dataflow import Dataflow, dataflow_of
-from autoprune.cost.savings import Savings, format_factor, savings_of
-from autoprune.cost.tiling import TiledBytes, compulsory_elements, search_tiles, tiles_of
-from autoprune.cost.workload import Op, Workload
+from autoprune.cost.moved import TrafficModel
+from autoprune.cost.savings import Savings
+from autoprune.cost.table import table_of
+from autoprune.cost.workload import Workload
 from autoprune.spec.hardware import DeviceProfile
 
 
@@ -95,121 +96,27 @@ def traffic_of(workload: Workload, profile: DeviceProfile, runtime: str | None =
         warm: Whether weights that fit beside the activations stay from the run before. Cold by default: on a device
             that does other things too, a network's weights come from DRAM in each run.
     """
-    flow = dataflow_of(workload, profile.runtime.fusion)
-    savings = [savings_of(op, profile, runtime) for op in workload.ops]
-    live = flow.live_bytes()
-    weights = sum(op.weight_bytes for op in workload.ops)
-    rows: list[list[tuple[TiledBytes, float]]] = []
-    for inner in profile.memory[:-1]:
-        capacity = inner.effective_bytes
-        resident = flow.resident(capacity, live)
-        kept = warm and weights + max(live, default=0) <= capacity
-        rows.append(
-            [
-                _op_traffic(
-                    step, workload.ops[step], flow, resident, live[step], capacity, kept, savings[step], profile
-                )
-                for step in range(len(workload.ops))
-            ]
-        )
+    table = table_of(workload)
+    moved = TrafficModel(table, profile, runtime, warm).moved(table, bounds=True)
     ops = tuple(
         OpTraffic(
             name=op.name,
             kind=op.kind,
-            level_bytes=tuple(row[step][0].model for row in rows),
-            dense_level_bytes=tuple(row[step][1] for row in rows),
-            lower_bound_bytes=rows[-1][step][0].lower_bound,
-            compulsory_bytes=rows[-1][step][0].compulsory,
-            untiled_bytes=rows[-1][step][0].untiled,
-            savings=savings[step],
-            fused=step in flow.fused,
+            level_bytes=tuple(moved.level_bytes[0, step].tolist()),
+            dense_level_bytes=tuple(moved.dense_level_bytes[0, step].tolist()),
+            lower_bound_bytes=float(moved.lower_bound[0, step]),
+            compulsory_bytes=float(moved.compulsory[0, step]),
+            untiled_bytes=float(moved.untiled[0, step]),
+            savings=moved.savings.at(0, step, profile),
+            fused=bool(moved.fused[step]),
         )
         for step, op in enumerate(workload.ops)
     )
     return Traffic(
         ops=ops,
-        level_bytes=tuple(sum(op.level_bytes[level] for op in ops) for level in range(len(rows))),
+        level_bytes=tuple(sum(op.level_bytes[level] for op in ops) for level in range(len(profile.memory) - 1)),
         lower_bound_bytes=sum(op.lower_bound_bytes for op in ops),
         compulsory_bytes=sum(op.compulsory_bytes for op in ops),
         untiled_bytes=sum(op.untiled_bytes for op in ops),
         effective_macs=sum(op.savings.effective_macs for op in ops),
     )
-
-
-def _op_traffic(
-    step: int,
-    op: Op,
-    flow: Dataflow,
-    resident: frozenset[int],
-    live: int,
-    capacity: float,
-    weights_kept: bool,
-    savings: Savings,
-    profile: DeviceProfile,
-) -> tuple[TiledBytes, float]:
-    """Return the bytes of one operator over one edge, and those with the weight's zeros stored."""
-    read = [n for n in flow.reads[step] if n not in flow.internal]
-    # What is resident costs nothing, but an input of the network arrives once and an output leaves once.
-    paid = [n for n in read if n not in resident or (flow.values[n].writer < 0 and step == flow.values[n].readers[0])]
-    total = sum(flow.values[n].size for n in flow.reads[step])
-    share_in = sum(flow.values[n].size for n in paid) / total if total else float(not op.reads)
-    share_read = sum(flow.values[n].size for n in read) / total if total else float(not op.reads)
-    written = [n for n in flow.writes[step] if n not in flow.internal]
-    share_written = float(bool(written) or not op.writes)
-    share_out = float(not op.writes or any(n not in resident or flow.values[n].leaves for n in written))
-    if profile.runtime.activation_format:
-        bits = 8 * op.itemsize
-        packed_in = format_factor(profile.runtime.activation_format, op.input_density, bits)
-        packed_out = format_factor(profile.runtime.activation_format, op.output_density, bits)
-    else:
-        packed_in = packed_out = 1.0
-    # A norm inside a fused operator is folded into the weights before it.
-    weight = 0.0 if weights_kept or step in flow.fused else 1.0
-    if op.kind in ("conv", "gemm"):
-        b = op.itemsize
-        shape = tiles_of(op, profile.compute.accumulator_bytes)
-        once = search_tiles(
-            shape._replace(
-                input_bytes=b * packed_in * (share_read > 0),
-                weight_bytes=b * savings.weight_factor,
-                output_bytes=b * packed_out * share_written,
-            ),
-            capacity,
-        )
-        if live <= capacity and (op.reads or op.writes):
-            # Everything lives side by side, so nothing is read twice; what is resident is not even read once.
-            x, w, o = compulsory_elements(shape)
-            rest = x * b * packed_in * share_in + o * b * packed_out * share_out
-            model = rest + w * b * savings.weight_factor * weight
-            return TiledBytes(model, model, once.compulsory, max(once.untiled, model)), rest + w * b * weight
-        dense = (
-            once
-            if savings.support is None
-            else search_tiles(
-                shape._replace(
-                    input_bytes=b * packed_in * (share_read > 0),
-                    weight_bytes=b,
-                    output_bytes=b * packed_out * share_written,
-                ),
-                capacity,
-            )
-        )
-        return once, dense.model
-    inputs, outputs = op.input_bytes * packed_in, op.output_bytes * packed_out
-    once_bytes = inputs * share_read + outputs * share_written + op.weight_bytes * (step not in flow.fused)
-    model = inputs * share_in + outputs * share_out + op.weight_bytes * weight
-    untiled = once_bytes
-    if op.kind == "attention":
-        keys_again = _attention_rereads(op, capacity, profile.compute.accumulator_bytes) if live > capacity else 0.0
-        untiled += 2.0 * op.macs * op.itemsize
-        lower, model = model, min(model + keys_again, untiled)
-        return TiledBytes(model, lower, once_bytes, untiled), model
-    return TiledBytes(model, model, once_bytes, untiled), model
-
-
-def _attention_rereads(op: Op, capacity: float, accumulator: int) -> float:
-    """Return the extra bytes of keys and values, read once per block of queries (FlashAttention, arXiv 2205.14135)."""
-    d_k, d_v = op.c_in // op.groups, op.c_out // op.groups
-    block = max(1, int(capacity // (d_k * op.itemsize + (d_v + 2) * accumulator)))
-    passes = -(-op.N // block)
-    return float((passes - 1) * op.groups * op.E * (d_k + d_v) * op.itemsize)

@@ -18,7 +18,7 @@ from autoprune.spec.document import Document, load_document
 
 Confidence = Literal["measured", "datasheet", "secondary", "derived", "recalled", "estimate"]
 Dtype = Literal["float32", "tfloat32", "float16", "bfloat16", "int16", "int8"]
-Format = Literal["n:m", "bitmask", "csr", "run-length"]
+Format = Literal["n:m", "bitmask", "csr", "bsr", "compact", "kernel", "pattern", "run-length"]
 
 # Large devices throttle below their data-sheet peak, so the power ceilings are soft by this factor.
 _SOFT = 2.0

@@ -8,10 +8,11 @@ import pytest
 
 from autoprune.cost.energy import DenseReference, estimate_energy
 from autoprune.cost.roofline import padded_macs, predict_latency
+from autoprune.cost.table import table_of
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import Op, Workload
 from autoprune.errors import MeterError
-from autoprune.spec.hardware import Calibration, ChannelStep, load_device
+from autoprune.spec.hardware import Calibration, ChannelStep, DeviceProfile, load_device
 
 FC = Op(
     *("gemm", "fc"),
@@ -87,11 +88,17 @@ def conv(c_in: int, c_out: int, groups: int = 1) -> Op:
 
 def test_channels_are_padded_to_the_steps_of_the_device() -> None:
     step = ChannelStep(c_in=16, c_out=16, source="test", confidence="estimate")
-    assert padded_macs(conv(63, 63), step) == pytest.approx(conv(64, 64).macs)
-    assert padded_macs(conv(49, 49), step) == pytest.approx(conv(64, 64).macs)
-    assert padded_macs(conv(48, 48), step) == conv(48, 48).macs
-    assert padded_macs(conv(60, 60, groups=60), step) == pytest.approx(conv(64, 64, groups=64).macs)
-    assert padded_macs(conv(63, 63), None) == conv(63, 63).macs
+    stepped = PI.model_copy(update={"compute": PI.compute.model_copy(update={"channel_step": {"float32": step}})})
+    smooth = PI.model_copy(update={"compute": PI.compute.model_copy(update={"channel_step": {}})})
+
+    def padded(op: Op, profile: DeviceProfile = stepped) -> float:
+        return padded_macs(table_of(Workload((op,), 1, "float32")), profile).item()
+
+    assert padded(conv(63, 63)) == pytest.approx(conv(64, 64).macs)
+    assert padded(conv(49, 49)) == pytest.approx(conv(64, 64).macs)
+    assert padded(conv(48, 48)) == conv(48, 48).macs
+    assert padded(conv(60, 60, groups=60)) == pytest.approx(conv(64, 64, groups=64).macs)
+    assert padded(conv(63, 63), smooth) == conv(63, 63).macs
 
 
 def test_latency_is_a_staircase_of_the_slowest_resource() -> None:

@@ -9,7 +9,9 @@ not, and are taken to be those of its input. Nothing is tuned: the buffer is the
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autoprune.cost.dataflow import dataflow_of
-from autoprune.cost.tiling import Tiles, search_tiles
+from autoprune.cost.tiling import Tensors, TiledBytes, TileSearch, Window
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import Op, Workload, workload_of
 from autoprune.spec.hardware import DeviceProfile, load_device
@@ -67,6 +69,40 @@ def test_eyeriss_dram_traffic_is_reproduced_untuned() -> None:
     # Counting each tensor once is far too low, which is why the search exists.
     assert traffic.compulsory_bytes / 1e6 < 0.75 * 15.4
     assert sum(op.macs for op in alexnet().ops) / 1e9 == pytest.approx(2.66, abs=0.01)
+
+
+class Tiles(NamedTuple):
+    """One convolution; bytes are those of one stored element."""
+
+    N: int
+    c_in: int
+    c_out: int
+    groups: int
+    H: int
+    W: int
+    E: int
+    F: int
+    R: int
+    S: int
+    stride_h: int
+    stride_w: int
+    outputs: int
+    input_bytes: float
+    weight_bytes: float
+    output_bytes: float
+    element_bytes: int
+    accumulator_bytes: int
+
+
+def search_tiles(t: Tiles, capacity: float) -> TiledBytes:
+    """Search for one convolution."""
+    window = Window(t.H, t.W, t.E, t.F, t.R, t.S, t.stride_h, t.stride_w, t.element_bytes, t.accumulator_bytes)
+    sizes = (t.N, t.c_in // t.groups, t.c_out // t.groups, t.outputs // t.groups)
+    stored = (t.input_bytes, t.weight_bytes, t.output_bytes)
+    found = TileSearch([window], [(t.N, True)], capacity).search(
+        Tensors(*(np.array([[size]]) for size in sizes), *(np.array([[each]]) for each in stored))
+    )
+    return TiledBytes(*(t.groups * part.item() for part in found))
 
 
 def tiles(
