@@ -14,6 +14,7 @@ _HOME = {
     "ConstantSchedule": "autoprune.training.schedules",
     "CubicSchedule": "autoprune.training.schedules",
     "Distillation": "autoprune.training.distillation",
+    "DriftMonitor": "autoprune.deploy.monitor",
     "ExponentialSchedule": "autoprune.training.schedules",
     "GradualPruning": "autoprune.training.methods.gradual",
     "GroupLasso": "autoprune.training.methods.group_lasso",
@@ -44,9 +45,12 @@ _HOME = {
     "load_study": "autoprune.spec.study",
     "load_task": "autoprune.trial.task",
     "prune_like": "autoprune.deploy.save",
+    "quantize": "autoprune.deploy.quantize",
     "read_pruned": "autoprune.deploy.pruned_file",
     "read_records": "autoprune.spec.record",
     "save_pruned": "autoprune.deploy.save",
+    "to_semi_structured": "autoprune.deploy.semi_structured",
+    "verify": "autoprune.deploy.achieved",
     "write_report": "autoprune.results.report",
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from autoprune.deploy.achieved import Achieved, config_differences
 from autoprune.errors import SurgeryError
 from autoprune.graph.trace import check_inputs
 from autoprune.pruning.proof import proven_groups
@@ -44,7 +45,7 @@ def apply(
     Raises:
         ConfigError: The config is for another architecture, or needs data that is not given.
         TraceError: The model cannot run on the example inputs.
-        SurgeryError: The smaller module does not run.
+        SurgeryError: The smaller module does not run, or is not what the config asks, layer by layer.
     """
     dense = copy.deepcopy(model).eval()
     args = positional(example_inputs)
@@ -58,4 +59,5 @@ def apply(
         check_inputs(pruned.model, args, kwargs)
     except Exception as error:
         raise SurgeryError(f"the smaller model does not run ({error}); please report this with the model") from error
+    Achieved(tuple(config_differences(pruned.model, config, graph))).raise_for_differences()
     return pruned.model

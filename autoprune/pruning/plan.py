@@ -51,11 +51,9 @@ def check_config(config: PruningConfig, graph: ModelGraph) -> None:
         UnknownNameError: A layer, group, granularity or criterion does not exist.
     """
     if config.model.fingerprint != graph.fingerprint:
-        unknown = [name for name in config.layers if name not in graph.layers and name not in graph.groups]
-        detail = f"; it names {unknown[0]!r}, which this model lacks" if unknown else ""
         raise ConfigError(
-            f"the config is for the architecture {config.model.fingerprint}, the model is {graph.fingerprint}{detail}; "
-            "use the model that the study searched"
+            f"the config is for the architecture {config.model.fingerprint}, the model is {graph.fingerprint}; "
+            f"{_what_differs(config, graph)}; use the model that the study searched"
         )
     for name, choices in config.layers.items():
         try:
@@ -71,6 +69,26 @@ def check_config(config: PruningConfig, graph: ModelGraph) -> None:
             )
         for choice in choices:
             _check_choice(name, choice, graph)
+
+
+def _what_differs(config: PruningConfig, graph: ModelGraph, most: int = 6) -> str:
+    """Say, layer by layer, what of a config another model cannot take."""
+    odd = []
+    for name, choices in config.layers.items():
+        if name not in graph.layers and name not in graph.groups:
+            odd.append(f"{name!r} is missing")
+            continue
+        try:
+            for choice in choices:
+                _check_choice(name, choice, graph)
+        except (ConfigError, UnknownNameError) as error:
+            odd.append(f"{name!r} cannot be pruned so ({str(error).partition(';')[0]})")
+    if not odd:
+        return (
+            f"it has all {len(config.layers)} layers that the config names, so a width, a type or another layer differs"
+        )
+    more = f", and {len(odd) - most} more" if len(odd) > most else ""
+    return f"of {len(config.layers)} layers that the config names {', '.join(odd[:most])}{more}"
 
 
 def _check_choice(name: str, choice: LayerChoice, graph: ModelGraph) -> None:

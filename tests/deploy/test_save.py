@@ -412,6 +412,14 @@ def test_a_config_for_another_architecture_is_refused():
         autoprune.apply(small_net(16), config_for("weight"), images(1, 0))
 
 
+def test_a_config_for_another_architecture_says_what_differs():
+    other = torch.nn.Sequential(torch.nn.Conv2d(4, 3, 3), torch.nn.ReLU(), torch.nn.Conv2d(3, 2, 3)).eval()
+    with pytest.raises(ConfigError, match="of 3 layers that the config names 'inner' is missing, 'stem' is missing, "):
+        autoprune.apply(other, config_for("both"), images(1, 0))
+    with pytest.raises(ConfigError, match="it has all 1 layers that the config names, so a width"):
+        autoprune.apply(small_net(16), config_for("weight"), images(1, 0))
+
+
 def test_at_least_one_unit_stays_however_much_is_asked():
     for granularity in ("channel", "weight"):
         layers = {"inner": {"granularity": granularity, "criterion": "random", "sparsity": 0.999999}}
