@@ -1,6 +1,7 @@
 from autoprune.deploy.achieved import verify as verify
 from autoprune.deploy.apply import apply as apply
 from autoprune.deploy.export import export as export
+from autoprune.deploy.lightning import LightningSparsifier as LightningSparsifier
 from autoprune.deploy.monitor import DriftMonitor as DriftMonitor
 from autoprune.deploy.pruned_file import read_pruned as read_pruned
 from autoprune.deploy.quantize import quantize as quantize
@@ -10,6 +11,7 @@ from autoprune.deploy.save import prune_like as prune_like
 from autoprune.deploy.save import save_pruned as save_pruned
 from autoprune.deploy.semi_structured import to_semi_structured as to_semi_structured
 from autoprune.deploy.sparsifier import Sparsifier as Sparsifier
+from autoprune.deploy.transformers import TransformersSparsifier as TransformersSparsifier
 from autoprune.errors import AutopruneError as AutopruneError
 from autoprune.results.report import write_report as write_report
 from autoprune.search.study import Study as Study

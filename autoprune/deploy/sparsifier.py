@@ -300,6 +300,14 @@ class Sparsifier:
         check_state(found, self.config, self.schedule, self.method.key, self.remove)
         graph = self.training.graph
         gone = {name: units for name, units in found.masks.gone.items() if units.numel()}
+        for name, units in gone.items():
+            if (
+                name not in self._dense.groups
+                or not 0 <= int(units.min()) <= int(units.max()) < self._dense.groups[name].units
+            ):
+                raise ConfigError(
+                    f"the state removes units of {name!r} that this model lacks; load it into the same model"
+                )
         if self.remove == "now":
             removed = self._removed()
             back = [

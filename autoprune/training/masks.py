@@ -110,6 +110,12 @@ def packed(mask: Tensor) -> Tensor:
 
 
 def unpacked(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the mask that :func:`packed` was given."""
+    """Return the mask that :func:`packed` was given.
+
+    Raises:
+        ValueError: The bits are not of a mask of this shape.
+    """
     count = int(np.prod(shape, dtype=np.int64))
+    if bits.numel() != -(-count // 8):
+        raise ValueError(f"{bits.numel()} bytes for a mask of {count} weights")
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=count)).bool().reshape(shape)
