@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,8 +94,12 @@ class DeviceCosts:
             latency_s: Measured or predicted seconds, shape (n,); None: those that the roofline models.
         """
         seconds = cost.latency_s if latency_s is None else latency_s
-        executed = cost.moved.savings.effective_macs
-        macs = {dtype: executed[:, of].sum(axis=1) for dtype, of in self._dtypes.items()}
         levels = list(cost.moved.level_bytes.sum(axis=1).T)
-        total: Floats = sum(energy_parts(self.profile, seconds, macs, levels), np.zeros(len(seconds)))
+        parts = energy_parts(self.profile, seconds, self.executed(cost), levels)
+        total: Floats = sum(parts, np.zeros(len(seconds)))
         return total
+
+    def executed(self, cost: DeviceCost) -> Mapping[str, Floats]:
+        """Return dtype to the multiply-adds that the device executes, shape (n,)."""
+        macs = cost.moved.savings.effective_macs
+        return {dtype: macs[:, of].sum(axis=1) for dtype, of in self._dtypes.items()}

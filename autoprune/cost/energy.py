@@ -106,20 +106,44 @@ def estimate_energy(
     Raises:
         MeterError: The latency is not a positive number.
     """
+    macs: defaultdict[str, float] = defaultdict(float)
+    for op, moved in zip(workload.ops, traffic.ops, strict=True):
+        macs[op.dtype] += moved.savings.effective_macs
+    return estimate_from(profile, latency_s, macs, traffic.level_bytes, workload.macs, dense)
+
+
+def estimate_from(
+    profile: DeviceProfile,
+    latency_s: float,
+    executed: Mapping[str, float],
+    level_bytes: Sequence[float],
+    macs: float,
+    dense: DenseReference | tuple[float, float, float] | None = None,
+) -> EnergyEstimate:
+    """Estimate the energy of one run from its totals.
+
+    Args:
+        profile: The device.
+        latency_s: Seconds of one run.
+        executed: Dtype to executed multiply-adds.
+        level_bytes: Bytes over the inner edge of each memory level but the innermost.
+        macs: Multiply-adds of all products, zeros included.
+        dense: As for :func:`estimate_energy`.
+
+    Raises:
+        MeterError: The latency is not a positive number.
+    """
     if not 0 < latency_s < float("inf"):
         raise MeterError(
             f"energy needs a positive latency and got {latency_s!r} s; measure or predict the latency first"
         )
-    macs: defaultdict[str, float] = defaultdict(float)
-    for op, moved in zip(workload.ops, traffic.ops, strict=True):
-        macs[op.dtype] += moved.savings.effective_macs
 
     def parts(end: End) -> tuple[float, float, float]:
-        return energy_parts(profile, latency_s, macs, traffic.level_bytes, end)
+        return energy_parts(profile, latency_s, executed, level_bytes, end)
 
     time_j, compute_j, memory_j = parts("value")
     total = time_j + compute_j + memory_j
-    reference = DenseReference(*dense) if dense else DenseReference(workload.macs, latency_s, total)
+    reference = DenseReference(*dense) if dense else DenseReference(macs, latency_s, total)
     return EnergyEstimate(
         total_j=total,
         low_j=sum(parts("low")),
@@ -127,9 +151,9 @@ def estimate_energy(
         time_j=time_j,
         compute_j=compute_j,
         memory_j=memory_j,
-        macs_only_j=reference.energy_j * (workload.macs / reference.macs if reference.macs else 1.0),
+        macs_only_j=reference.energy_j * (macs / reference.macs if reference.macs else 1.0),
         time_only_j=reference.energy_j * latency_s / reference.latency_s,
-        dram_bytes=traffic.dram_bytes,
+        dram_bytes=level_bytes[-1],
         basis=_basis(profile),
     )
 

@@ -66,6 +66,7 @@ class Traffic:
         compulsory_bytes: Total.
         untiled_bytes: Total.
         effective_macs: MACs that are executed on this device.
+        activation_bytes: Most bytes of activations that exist at once.
     """
 
     ops: tuple[OpTraffic, ...]
@@ -74,6 +75,7 @@ class Traffic:
     compulsory_bytes: float
     untiled_bytes: float
     effective_macs: float
+    activation_bytes: float = 0.0
 
     @property
     def dram_bytes(self) -> float:
@@ -119,4 +121,5 @@ def traffic_of(workload: Workload, profile: DeviceProfile, runtime: str | None =
         compulsory_bytes=sum(op.compulsory_bytes for op in ops),
         untiled_bytes=sum(op.untiled_bytes for op in ops),
         effective_macs=sum(op.savings.effective_macs for op in ops),
+        activation_bytes=float(moved.live.max(initial=0.0)),
     )

@@ -42,9 +42,30 @@ METRICS: Mapping[str, Metric] = {
             "dense score minus pruned score on validation data (a loss: pruned minus dense)",
         ),
         Metric("macs", "MACs", "", True, "multiply-adds of the model as executed, as fvcore counts them"),
+        Metric(
+            "effective_macs",
+            "effective MACs",
+            "",
+            True,
+            "multiply-adds whose weight is not zero; faster than macs say only where the device exploits the pattern",
+        ),
         Metric("params", "parameters", "", True, "parameters of the smaller model, zeros included"),
         Metric("size_bytes", "size", "B", True, "bytes of the weights in the best storage format per tensor"),
         Metric("dram_bytes", "DRAM traffic", "B", True, "modelled bytes between the device and its DRAM for one run"),
+        Metric(
+            "llc_bytes",
+            "last-level traffic",
+            "B",
+            True,
+            "modelled bytes between the last memory level on chip and the one inside it for one run",
+        ),
+        Metric(
+            "activation_bytes",
+            "peak activations",
+            "B",
+            True,
+            "most bytes of activations that exist at once, as the device's runtime fuses operators",
+        ),
         Metric(
             "latency_ms", "latency", "ms", False, "measured paired ratio to dense times the dense latency of the study"
         ),

@@ -11,45 +11,21 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.cost.energy import DenseReference, estimate_energy
+from autoprune.cost.energy import DenseReference, estimate_from
 from autoprune.cost.host import detect
 from autoprune.cost.latency import RUNTIMES, Meter, rebatch
-from autoprune.cost.macs import MacCount, MacCounter
-from autoprune.cost.roofline import LatencyPrediction, predict_latency
-from autoprune.cost.storage import size_bytes
-from autoprune.cost.traffic import Traffic, traffic_of
-from autoprune.cost.workload import Workload, workload_of
 from autoprune.errors import UsageError
 from autoprune.pruning.plan import NOTHING
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import ModelIdentity, PruningConfig
 from autoprune.spec.hardware import DeviceProfile, load_device
-from autoprune.spec.objectives import METRICS
-from autoprune.spec.record import EnergyRecord, LatencyRecord, LayerRecord, Timings, TrialRecord
+from autoprune.spec.record import EnergyRecord, LatencyRecord, Timings, TrialRecord
 from autoprune.spec.study import StudySpec
-from autoprune.trial.pruned import PrunedModel, pruned_model, recover_pruned
+from autoprune.trial.costs import Costs, TrialCosts
+from autoprune.trial.pruned import pruned_model, recover_pruned
 from autoprune.trial.recovery import resolve_recovery
 from autoprune.trial.task import Task, check_batches, score, score_dense
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What is known of a network before it is run on data.
-
-    Attributes:
-        macs: As fvcore counts them.
-        workload: Its operators.
-        traffic: Their traffic on the device.
-        values: The exact metrics.
-        layers: What became of each layer.
-    """
-
-    macs: MacCount
-    workload: Workload
-    traffic: Traffic
-    values: Mapping[str, float]
-    layers: Mapping[str, LayerRecord]
 
 
 @dataclass
@@ -81,6 +57,7 @@ class TrialRunner:
         graph: Layers, groups, and what is pinned.
         proof: That surgery on this model is exact.
         recovery: With every default filled in.
+        costs: What networks cost, before they are built where possible.
 
     Raises:
         UsageError: The task, its example inputs, the device or the runtime cannot be used.
@@ -98,8 +75,15 @@ class TrialRunner:
         self.recovery = resolve_recovery(spec.recovery, self.model, self.data)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, spec.search.seed))
         self._inputs = rebatch(task.args, task.kwargs, spec.latency.batch)
-        self._counter = MacCounter(self.model, self._inputs.args, self._inputs.kwargs)
-        self._dense_prediction: LatencyPrediction | None = None
+        self.costs = TrialCosts(
+            self.model,
+            self.graph,
+            (self._inputs.args, self._inputs.kwargs),
+            self.profile,
+            spec.latency.runtime,
+            spec.search.seed,
+        )
+        self._dense_costs = self.costs.count(self.model, NOTHING)
 
     @property
     def dense_config(self) -> PruningConfig:
@@ -118,7 +102,7 @@ class TrialRunner:
         with clock.time("evaluate_s"):
             value = score_dense(self.task.evaluate, self.model, "evaluate")
         with clock.time("cost_s"):
-            costs = self._costs(PrunedModel(self.model, NOTHING))
+            costs = self._dense_costs
         with clock.time("latency_s"):
             latency = self._latency(self.model, costs, None)
         energy = self._energy(costs, latency, None)
@@ -130,7 +114,7 @@ class TrialRunner:
             values=self._values(costs, latency, energy) | {"accuracy_drop": 0.0},
             score=value,
             layers=dict(costs.layers),
-            uncounted_ops=dict(costs.macs.uncounted_ops),
+            uncounted_ops=dict(costs.uncounted_ops),
             latency=latency,
             energy=energy,
             timings=Timings(**clock.parts),
@@ -139,7 +123,8 @@ class TrialRunner:
     def run(self, config: PruningConfig, number: int, origin: str, dense: TrialRecord) -> TrialRecord:
         """Run one trial.
 
-        A config that breaks a bound on an exact metric stops before anything is run: its record has no score.
+        A config that breaks a bound on an exact metric stops before anything is run, and, where its costs follow from
+        counts, before anything is built: its record has no score.
 
         Args:
             config: What to try.
@@ -151,10 +136,15 @@ class TrialRunner:
             Exception: Whatever the user's code or torch raises; the study loop records it.
         """
         clock = _Clock()
-        with clock.time("prune_s"):
-            pruned = pruned_model(self.model, self.graph, self.book, config)
         with clock.time("cost_s"):
-            costs = self._costs(pruned)
+            costs = self.costs.of_config(config)
+        pruned = None
+        if costs is None or not self._violations(costs.values, dense):
+            with clock.time("prune_s"):
+                pruned = pruned_model(self.model, self.graph, self.book, config)
+            if costs is None:
+                with clock.time("cost_s"):
+                    costs = self.costs.of_built(pruned.model, pruned.plan)
         values: dict[str, float] = dict(costs.values)
         violations = self._violations(values, dense)
         shared: dict[str, Any] = {
@@ -163,9 +153,9 @@ class TrialRunner:
             "origin": origin,
             "config": config,
             "layers": dict(costs.layers),
-            "uncounted_ops": dict(costs.macs.uncounted_ops),
+            "uncounted_ops": dict(costs.uncounted_ops),
         }
-        if violations:
+        if violations or pruned is None:
             return TrialRecord(**shared, values=values, violations=violations, timings=Timings(**clock.parts))
         recovered = recover_pruned(pruned, config, self.data)
         clock.parts |= recovered.seconds
@@ -214,52 +204,20 @@ class TrialRunner:
             if name in values and values[name] > limit
         }
 
-    def _costs(self, pruned: PrunedModel) -> Costs:
-        model = pruned.model
-        macs = self._counter.count(model)
-        density = {name: float(mask.float().mean()) for name, mask in pruned.plan.masks.items()}
-        patterns = {name: (pruned.plan.patterns[name], kept) for name, kept in density.items()}
-        workload = workload_of(model, self._inputs.args, self._inputs.kwargs, patterns)
-        traffic = traffic_of(workload, self.profile, self.spec.latency.runtime)
-        parameters = dict(model.named_parameters())
-        layers = {
-            layer.name: LayerRecord(
-                channels=parameters[layer.weight].shape[layer.out_dim],
-                dense_channels=layer.shape[layer.out_dim],
-                weight_sparsity=1 - density.get(layer.weight, 1.0),
-                macs=macs.modules.get(layer.name, 0),
-            )
-            for layer in self.graph.layers.values()
-        }
-        values = {
-            "macs": float(macs.total),
-            "params": float(sum(parameter.numel() for parameter in model.parameters())),
-            "size_bytes": float(size_bytes(model)),
-            "dram_bytes": float(traffic.dram_bytes),
-        }
-        assert all(METRICS[name].exact for name in values)
-        return Costs(macs, workload, traffic, values, layers)
-
     def _latency(self, model: nn.Module, costs: Costs, dense: TrialRecord | None) -> LatencyRecord:
         if self.meter is None:
-            prediction = predict_latency(costs.workload, costs.traffic, self.profile)
-            return prediction.to_record(self._predicted_dense())
+            return costs.prediction.to_record(self._dense_costs.prediction)
         paired = self.meter.measure_pair(self.model, model, self._inputs)
         reference = dense.latency.ms if dense is not None and dense.latency is not None else paired.dense_ms
         return paired.to_record(reference)
-
-    def _predicted_dense(self) -> LatencyPrediction:
-        if self._dense_prediction is None:
-            workload = workload_of(self.model, self._inputs.args, self._inputs.kwargs)
-            traffic = traffic_of(workload, self.profile, self.spec.latency.runtime)
-            self._dense_prediction = predict_latency(workload, traffic, self.profile)
-        return self._dense_prediction
 
     def _energy(self, costs: Costs, latency: LatencyRecord, dense: TrialRecord | None) -> EnergyRecord:
         reference = None
         if dense is not None and dense.latency is not None and dense.energy is not None:
             reference = DenseReference(dense.values["macs"], dense.latency.ms * 1e-3, dense.energy.mj * 1e-3)
-        return estimate_energy(costs.workload, costs.traffic, self.profile, latency.ms * 1e-3, reference).to_record()
+        return estimate_from(
+            self.profile, latency.ms * 1e-3, costs.executed, costs.level_bytes, costs.macs, reference
+        ).to_record()
 
     def _values(self, costs: Costs, latency: LatencyRecord, energy: EnergyRecord) -> dict[str, float]:
         return {**costs.values, "latency_ms": latency.ms, "energy_mj": energy.mj}

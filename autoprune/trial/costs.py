@@ -1,0 +1,185 @@
+"""What a trial costs before it is run on data: from counts where they tell, else counted on the built network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from autoprune.cost.candidates import Candidates
+from autoprune.cost.device import DeviceCosts
+from autoprune.cost.macs import MacCounter
+from autoprune.cost.model import BlueprintError, CostModel
+from autoprune.cost.roofline import LatencyPrediction, predict_latency, roofline_meter
+from autoprune.cost.storage import size_bytes
+from autoprune.cost.traffic import traffic_of
+from autoprune.cost.workload import workload_of
+from autoprune.graph.groups import ModelGraph
+from autoprune.pruning.plan import Plan, check_config
+from autoprune.spec.config import PruningConfig
+from autoprune.spec.hardware import DeviceProfile
+from autoprune.spec.objectives import METRICS
+from autoprune.spec.record import LayerRecord
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What is known of a network before it is run on data.
+
+    Attributes:
+        values: The exact metrics.
+        layers: What became of each layer.
+        uncounted_ops: Operator to the number of calls that fvcore has no handle for.
+        macs: Multiply-adds of all products, zeros included.
+        executed: Dtype to the multiply-adds that the device executes.
+        level_bytes: Bytes over the inner edge of each memory level but the innermost.
+        prediction: Latency by the roofline.
+    """
+
+    values: Mapping[str, float]
+    layers: Mapping[str, LayerRecord]
+    uncounted_ops: Mapping[str, int]
+    macs: float
+    executed: Mapping[str, float]
+    level_bytes: tuple[float, ...]
+    prediction: LatencyPrediction
+
+
+class TrialCosts:
+    """Costs of pruned versions of one model on one device.
+
+    Args:
+        model: The dense model.
+        graph: Its layers and groups.
+        inputs: Positional and keyword inputs, of the batch that costs are wanted for.
+        profile: The device.
+        runtime: What executes the model.
+        seed: Of the cuts that the cost model is checked on.
+
+    Attributes:
+        model: Costs from counts; None where they do not follow from counts.
+        counted_because: Why every network is built and counted, empty where it is not.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ModelGraph,
+        inputs: tuple[tuple[Any, ...], Mapping[str, Any]],
+        profile: DeviceProfile,
+        runtime: str,
+        seed: int = 0,
+    ) -> None:
+        self._graph, self._inputs, self._profile, self._runtime = graph, inputs, profile, runtime
+        self._counter = MacCounter(model, *inputs)
+        self.model: CostModel | None = None
+        self.counted_because = ""
+        try:
+            self.model = CostModel(model, graph, *inputs, seed)
+            self._device = DeviceCosts(self.model, profile, runtime)
+        except BlueprintError as error:
+            self.model, self.counted_because = None, str(error)
+
+    def of_config(self, config: PruningConfig) -> Costs | None:
+        """Return the costs of a config without building anything; None where the built network must tell.
+
+        That is so for a threshold, which only scores can turn into counts, and where :class:`CostModel` is not exact.
+
+        Raises:
+            ConfigError: The config does not fit the model.
+        """
+        check_config(config, self._graph)
+        if self.model is None or any(choice.threshold is not None for _, choice in config.choices()):
+            return None
+        return self._from_counts(self.model, self.model.asked.configs([config]))
+
+    def of_built(self, smaller: nn.Module, plan: Plan) -> Costs:
+        """Return the costs of a network that was built, by counts where they tell all."""
+        costs = None if self.model is None else self._from_counts(self.model, self.model.asked.plan(plan))
+        return costs or self.count(smaller, plan)
+
+    def count(self, smaller: nn.Module, plan: Plan) -> Costs:
+        """Return the costs of a network by running and counting it."""
+        macs = self._counter.count(smaller)
+        density = {name: int(mask.sum()) / max(mask.numel(), 1) for name, mask in plan.masks.items()}
+        patterns = {name: (plan.patterns[name], kept) for name, kept in density.items()}
+        workload = workload_of(smaller, *self._inputs, patterns)
+        traffic = traffic_of(workload, self._profile, self._runtime)
+        parameters = dict(smaller.named_parameters())
+        zero = sum(op.macs - round(op.macs * op.weight_density) for op in workload.ops if op.kind in ("conv", "gemm"))
+        executed = dict.fromkeys((op.dtype for op in workload.ops), 0.0)
+        for op, moved in zip(workload.ops, traffic.ops, strict=True):
+            executed[op.dtype] += moved.savings.effective_macs
+        return Costs(
+            values=_exact(
+                macs=macs.total,
+                effective_macs=macs.total - zero,
+                params=sum(parameter.numel() for parameter in smaller.parameters()),
+                size_bytes=size_bytes(smaller),
+                dram_bytes=traffic.dram_bytes,
+                llc_bytes=traffic.llc_bytes,
+                activation_bytes=traffic.activation_bytes,
+            ),
+            layers={
+                layer.name: LayerRecord(
+                    channels=parameters[layer.weight].shape[layer.out_dim],
+                    dense_channels=layer.shape[layer.out_dim],
+                    weight_sparsity=1 - density.get(layer.weight, 1.0),
+                    macs=macs.modules.get(layer.name, 0),
+                )
+                for layer in self._graph.layers.values()
+            },
+            uncounted_ops=macs.uncounted_ops,
+            macs=workload.macs,
+            executed=executed,
+            level_bytes=traffic.level_bytes,
+            prediction=predict_latency(workload, traffic, self._profile),
+        )
+
+    def _from_counts(self, model: CostModel, candidates: Candidates) -> Costs | None:
+        if not (model.exact_size(candidates).all() and model.exact_traffic(candidates).all()):
+            return None
+        counts, cost = model.counts(candidates), self._device.costs(candidates)
+        layers = zip(
+            self._graph.layers.values(),
+            counts.layer_channels[0].tolist(),
+            counts.layer_density[0].tolist(),
+            counts.layer_macs[0].tolist(),
+            strict=True,
+        )
+        return Costs(
+            values=_exact(
+                macs=int(counts.macs[0]),
+                effective_macs=int(counts.effective_macs[0]),
+                params=int(counts.params[0]),
+                size_bytes=int(counts.size_bytes[0]),
+                dram_bytes=float(cost.dram_bytes[0]),
+                llc_bytes=float(cost.llc_bytes[0]),
+                activation_bytes=float(cost.activation_bytes[0]),
+            ),
+            layers={
+                layer.name: LayerRecord(
+                    channels=channels,
+                    dense_channels=layer.shape[layer.out_dim],
+                    weight_sparsity=1 - density,
+                    macs=macs,
+                )
+                for layer, channels, density, macs in layers
+            },
+            uncounted_ops=model.dense.uncounted_ops,
+            macs=int(cost.table.macs.sum()),
+            executed={dtype: float(macs[0]) for dtype, macs in self._device.executed(cost).items()},
+            level_bytes=tuple(cost.moved.level_bytes[0].sum(axis=0).tolist()),
+            prediction=LatencyPrediction(
+                seconds=float(cost.latency_s[0]),
+                ops=(),
+                meter=roofline_meter(self._profile, cost.table.batch, cost.table.dtype),
+            ),
+        )
+
+
+def _exact(**values: float) -> dict[str, float]:
+    assert all(METRICS[name].exact for name in values)
+    return {name: float(value) for name, value in values.items()}
