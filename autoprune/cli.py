@@ -289,7 +289,7 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None) ->
     _out.print(Text(f"Saved: {output} (load with autoprune.load_pruned(model, {str(output)!r}))"), soft_wrap=True)
 
 
-_KINDS = ("devices", "spaces", "criteria", "granularities", "runtimes", "samplers", "metrics")
+_KINDS = ("devices", "spaces", "criteria", "granularities", "runtimes", "samplers", "metrics", "schedules", "methods")
 
 
 @command.command(name="list")
@@ -340,6 +340,14 @@ def _entries(kind: str) -> list[tuple[str, str]]:
         from autoprune.search.samplers import SAMPLERS
 
         return [(name, entry.summary) for name, entry in SAMPLERS]
+    if kind == "schedules":
+        from autoprune.training.schedules import SCHEDULES
+
+        return [(name, schedule.summary) for name, schedule in SCHEDULES]
+    if kind == "methods":
+        from autoprune.training.methods import METHODS
+
+        return [(name, method.summary) for name, method in METHODS]
     from autoprune.spec.objectives import METRICS
 
     return [(metric.name, metric.meaning) for metric in METRICS.values()]

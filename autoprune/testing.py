@@ -5,16 +5,22 @@ Each raises ``AssertionError`` with the rule that was broken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from autoprune.deploy.sparsifier import Sparsifier
 from autoprune.graph.groups import find_groups
+from autoprune.graph.trace import fingerprint
 from autoprune.pruning.criteria import Criterion, Evidence
 from autoprune.pruning.granularity import Granularity, removed_count
 from autoprune.pruning.proof import half_of_each, surgery_error
+from autoprune.spec.config import ModelIdentity, PruningConfig
+from autoprune.training.methods import Method
+from autoprune.training.schedules import CubicSchedule, Schedule
 
 
 def check_criterion(criterion: Criterion, evidence: Evidence) -> None:
@@ -66,3 +72,68 @@ def surgery_difference(
     gone = half_of_each(graph, seed)
     assert gone, "the model has no group of channels that may go"
     return surgery_error(model, graph, gone, args, kwargs)
+
+
+def check_schedule(schedule: Schedule, final: float = 0.8) -> None:
+    """Check a schedule: 0 before its begin, never falling, the config's sparsity at its end, no change after it."""
+    steps = range(schedule.begin, schedule.end + 1)
+    assert schedule.begin >= 0, "step 0 is before training"
+    assert schedule.begin <= schedule.end, "a schedule does not end before it begins"
+    assert all(schedule.sparsity(step, final) == 0 for step in range(schedule.begin)), "nothing goes before the begin"
+    wanted = [schedule.sparsity(step, final) for step in steps]
+    assert wanted == sorted(wanted), "sparsity does not fall"
+    assert all(0 <= value <= final for value in wanted), "no more goes than the config asks for"
+    assert schedule.sparsity(schedule.end, final) == final, "the end reaches the config's sparsity, exactly"
+    assert schedule.due(schedule.end), "masks change at the end"
+    assert not any(schedule.due(step) for step in range(schedule.end + 1, 2 * schedule.end + 2)), "and never after it"
+    assert schedule.summary, "a schedule has a summary"
+
+
+def check_method(make: Callable[[], Method], layers: Mapping[str, Any], steps: int = 8, seed: int = 0) -> None:
+    """Check a training-time method on a small network of two linear layers, called "0" and "2", and a batch norm.
+
+    It reaches the config's sparsity, keeps masked weights at zero, leaves names and hooks of the model alone, and goes
+    on from its state with the same bits.
+
+    Args:
+        make: Returns the method anew at each call.
+        layers: What the config prunes: layer name to its choice.
+        steps: Of the training.
+        seed: Of network and data.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        dense = nn.Sequential(nn.Linear(8, 12), nn.BatchNorm1d(12), nn.Linear(12, 4))
+        x, y = torch.randn(16, 8), torch.randint(0, 4, (16,))
+    config = PruningConfig(model=ModelIdentity(fingerprint=fingerprint(dense)), seed=seed, layers=dict(layers))
+
+    def start() -> tuple[nn.Module, torch.optim.Optimizer, Sparsifier]:
+        model = copy.deepcopy(dense).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        schedule = CubicSchedule(begin=2, end=steps - 2, every=1)
+        return model, optimizer, Sparsifier(model, config, optimizer, schedule, method=make(), example_inputs=x[:2])
+
+    def go_on(model: nn.Module, optimizer: torch.optim.Optimizer, sparsifier: Sparsifier, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            sparsifier.step()
+
+    whole, half, again = start(), start(), start()
+    go_on(*whole, steps)
+    go_on(*half, steps // 2)
+    again[0].load_state_dict(half[0].state_dict())
+    again[1].load_state_dict(half[1].state_dict())
+    again[2].load_state_dict(half[2].state_dict())
+    go_on(*again, steps - steps // 2)
+    for name, value in whole[0].state_dict().items():
+        assert torch.equal(value, again[0].state_dict()[name]), f"a resumed training has the same {name!r}"
+    assert whole[2].masks, "the config's weights are masked"
+    for name, mask in whole[2].masks.items():
+        assert torch.equal(mask, again[2].masks[name]), f"a resumed training has the same mask of {name!r}"
+        assert not bool(whole[0].get_parameter(name)[~mask].any()), f"masked weights of {name!r} are zero"
+    for layer in whole[2].report().layers.values():
+        assert abs(layer.masked - layer.wanted) < 0.1, "the config's sparsity is reached"
+    assert list(whole[0].state_dict()) == list(dense.state_dict()), "the model keeps its names"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in whole[0].modules()), "and no hooks"

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.deploy.fitting import check_data, check_optimizer, check_thresholds, plain_model, plain_optimizer
+from autoprune.deploy.remaining import Remaining
 from autoprune.deploy.sparsity import SparsityReport, report_of
 from autoprune.deploy.state import SparsifierState, check_state, pack_state, unpack_state
 from autoprune.errors import ConfigError, SurgeryError, UsageError
 from autoprune.graph.groups import layers_alone
 from autoprune.graph.trace import check_inputs, evaluation_mode
-from autoprune.pruning.granularity import granularity, removed_count
+from autoprune.pruning.granularity import granularity
 from autoprune.pruning.plan import check_config, plan_units
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
@@ -166,8 +167,7 @@ class Sparsifier:
         check_thresholds(config, schedule)
         check_data(config, ScoreBook(data.evidence(self.model, graph, config.seed)))
         self._masks = Masks()
-        self._dense = graph
-        self._alive = {name: torch.arange(group.units) for name, group in graph.groups.items()}
+        self._remaining = Remaining(graph)
         self.training = Training(
             self.model,
             optimizer,
@@ -271,7 +271,12 @@ class Sparsifier:
     def report(self) -> SparsityReport:
         """Return what is pruned so far, layer by layer, and which zeros the method has grown by itself."""
         with self.settled():
-            return report_of(self.training, self._dense, self._removed(), plan_of(self._masks, self.training.graph))
+            return report_of(
+                self.training,
+                self._remaining.dense,
+                self._remaining.removed(self._masks.gone),
+                plan_of(self._masks, self.training.graph),
+            )
 
     def close(self) -> None:
         """Let go of the optimizer: masks are no longer kept."""
@@ -285,7 +290,7 @@ class Sparsifier:
             schedule=repr(self.schedule),
             method=self.method.key,
             remove=self.remove,
-            masks=Masks(self._removed(), self._masks.patterns, self._masks.granularities),
+            masks=Masks(self._remaining.removed(self._masks.gone), self._masks.patterns, self._masks.granularities),
             method_state=self.method.state_dict(),
         )
         return pack_state(state)
@@ -302,14 +307,14 @@ class Sparsifier:
         gone = {name: units for name, units in found.masks.gone.items() if units.numel()}
         for name, units in gone.items():
             if (
-                name not in self._dense.groups
-                or not 0 <= int(units.min()) <= int(units.max()) < self._dense.groups[name].units
+                name not in self._remaining.dense.groups
+                or not 0 <= int(units.min()) <= int(units.max()) < self._remaining.dense.groups[name].units
             ):
                 raise ConfigError(
                     f"the state removes units of {name!r} that this model lacks; load it into the same model"
                 )
         if self.remove == "now":
-            removed = self._removed()
+            removed = self._remaining.removed(self._masks.gone)
             back = [
                 name for name in removed if not set(removed[name].tolist()) <= set(gone.get(name, Tensor()).tolist())
             ]
@@ -317,10 +322,7 @@ class Sparsifier:
                 raise ConfigError(
                     f"group {back[0]!r} has already lost channels that the state has; build the model anew"
                 )
-            cut = {
-                name: torch.nonzero(torch.isin(self._alive[name], units)).reshape(-1) for name, units in gone.items()
-            }
-            self._cut({name: units for name, units in cut.items() if units.numel()})
+            self._cut(self._remaining.present(gone))
             gone = {}
         else:
             for name, mask in found.masks.patterns.items():
@@ -355,9 +357,7 @@ class Sparsifier:
             return self.schedule.sparsity(self.steps, 1.0)
         sparsity = self.schedule.sparsity(self.steps, choice.fraction)
         if self.remove == "now" and granularity(choice.granularity).removed:
-            # What is cut already counts: the fraction that is still to go, of what is left.
-            dense, left = self._dense.groups[name].units, len(self._alive[name])
-            return (removed_count(dense, sparsity) - (dense - left)) / left
+            return self._remaining.still_to_go(name, sparsity)  # what is cut already counts
         return sparsity
 
     def _cut(self, gone: Mapping[str, Tensor]) -> None:
@@ -367,24 +367,8 @@ class Sparsifier:
         training.graph = shrink(self.model, before, gone, training.optimizer)
         for averaged in self._followers:
             shrink(averaged, before, gone, training.optimizer)
-        for name, units in gone.items():
-            stays = torch.ones(len(self._alive[name]), dtype=torch.bool)
-            stays[units] = False
-            self._alive[name] = self._alive[name][stays]
+        self._remaining.cut(gone)
         training.units = units_of(self.config, training.graph)
-
-    def _removed(self) -> dict[str, Tensor]:
-        """Return the masked or removed units of every group, numbered as in the dense model."""
-        found = {}
-        for name, alive in self._alive.items():
-            gone = self._masks.gone.get(name)
-            if gone is not None:
-                alive = alive[~torch.isin(torch.arange(len(alive)), gone)]
-            every = torch.arange(self._dense.groups[name].units)
-            removed = every[~torch.isin(every, alive)]
-            if removed.numel():
-                found[name] = removed
-        return found
 
     def _set_masks(self, masks: Masks) -> None:
         training = self.training

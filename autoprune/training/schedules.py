@@ -19,6 +19,11 @@ class Schedule(Protocol):
     """When masks change, and to which sparsity."""
 
     @property
+    def summary(self) -> str:
+        """Formula and source in one line, for ``autoprune list``; of the class."""
+        ...
+
+    @property
     def begin(self) -> int:
         """First step at which masks change; 0 is before training."""
         ...
@@ -42,7 +47,7 @@ class Schedule(Protocol):
         ...
 
 
-SCHEDULES: Registry[type[Schedule]] = Registry("schedule", "autoprune.schedules")
+SCHEDULES: Registry[Any] = Registry("schedule", "autoprune.schedules")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from digits import accuracy, config, net, train
 
 import autoprune as ap
 from autoprune.errors import ConfigError, UsageError
+from autoprune.testing import check_method
 from autoprune.training.methods import (
     L0,
     L1,
@@ -69,6 +70,12 @@ def test_a_method_reaches_its_sparsity_and_beats_random_masks(method, kind, sche
     found = mean(trained(layers, schedule, method, seed=seed, **options) for seed in (0, 1))
     baseline = random_masks(kind, CUBIC if method == "lottery" else schedule)
     assert found > baseline + 0.03, f"{method!r}: {found:.3f} against {baseline:.3f}"
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_passes_the_suite_of_plugins(name):
+    shape = "channel" if name == "slimming" else "weight"
+    check_method(METHODS.get(name), {"0": {"granularity": shape, "criterion": "magnitude_l1", "sparsity": 0.5}})
 
 
 def test_every_registered_method_is_tried():
