@@ -37,6 +37,13 @@ from autoprune.spec.record import LatencyRecord
 from autoprune.spec.study import LatencySpec
 from autoprune.trial.task import Calibration, positional, score
 
+try:
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+except ImportError as error:
+    raise UsageError(f"int8 needs ONNX Runtime ({error}); pip install 'autoprune[onnx]'") from error
+
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 _METHODS = {
     "minmax": quantization.CalibrationMethod.MinMax,

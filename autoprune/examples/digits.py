@@ -86,13 +86,19 @@ def train(data: Batch, model: nn.Module, steps: int, learning_rate: float = 0.05
     model.eval()
 
 
-def task(directory: Path) -> Task:
-    """Return the digits task; the network is trained once and kept in ``directory``."""
+def digits() -> tuple[Batch, Batch, Batch]:
+    """Return training, validation and test data: images (n, 1, 8, 8) in [0, 1] and labels (n,)."""
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels.astype(np.float32)).reshape(-1, 1, 8, 8) / 16
     targets = torch.from_numpy(labels.astype(np.int64))
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(targets)))
     training, validation, test = ((images[part], targets[part]) for part in torch.split(order, [897, 450, 450]))
+    return training, validation, test
+
+
+def task(directory: Path) -> Task:
+    """Return the digits task; the network is trained once and kept in ``directory``."""
+    training, validation, test = digits()
     model = DigitsNet()
     weights = directory / "digits_dense.safetensors"
     if weights.is_file():
