@@ -34,12 +34,12 @@ class Examples(Dataset[dict[str, Tensor]]):
 
 def vision_transformer() -> ViTForImageClassification:
     """Return a network for (n, 1, 8, 8) images: 16 patches, two layers, four heads."""
-    return ViTForImageClassification(
-        ViTConfig(
-            image_size=8, patch_size=2, num_channels=1, num_labels=10, hidden_size=32, intermediate_size=64,
-            num_hidden_layers=2, num_attention_heads=4, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        )
+    config = ViTConfig(
+        image_size=8, patch_size=2, num_channels=1, hidden_size=32, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
+    config.num_labels = 10
+    return ViTForImageClassification(config)
 
 
 def main(directory: Path, steps: int = 200) -> float:

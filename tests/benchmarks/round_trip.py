@@ -5,7 +5,6 @@ python tests/benchmarks/round_trip.py > reports/round-trip/README.md
 
 import sys
 import tempfile
-import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -24,10 +23,10 @@ Half of the units of every group and half of the weights of the last layer go at
 equals that of the saved one, bit for bit. *Same cut*: `prune_like` of the dense checkpoint gives the same weights, bit
 for bit. *Expanded*, *ONNX*, *torch.export*: largest difference of outputs, over their largest absolute value, between
 the smaller network and the dense-shaped one of `expand_pruned`, the ONNX file under ONNX Runtime, and the `.pt2` file
-loaded anew. *Seconds*: all of it.
+loaded anew.
 
-| network | parameters | left | same bits | same cut | expanded | ONNX | torch.export | seconds |
-|---|--:|--:|---|---|--:|--:|--:|--:|
+| network | parameters | left | same bits | same cut | expanded | ONNX | torch.export |
+|---|--:|--:|---|---|--:|--:|--:|
 """
 
 
@@ -40,7 +39,6 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of third parties
     sys.stdout.write(HEADING.format(torch=version("torch").partition("+")[0], onnxruntime=version("onnxruntime")))
     for name in CASES:
-        started = time.perf_counter()
         with tempfile.TemporaryDirectory() as directory:
             trip = go_round(name, Path(directory), (".onnx", ".pt2"))
         marks = ("yes" if good else "**no**" for good in (trip.same_bits, trip.like))
@@ -51,7 +49,6 @@ def main() -> None:
             f"{trip.pruned / trip.dense:.0%}",
             *marks,
             *(f"{number:.0e}" for number in numbers),
-            f"{time.perf_counter() - started:.1f}",
         )
         sys.stdout.write(f"| {' | '.join(cells)} |\n")
         sys.stdout.flush()

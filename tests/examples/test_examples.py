@@ -19,7 +19,7 @@ def test_an_example_ends_in_a_smaller_network_that_works(name, tmp_path):
         warnings.simplefilter("ignore")  # what third parties say while they are imported and train
         pytest.importorskip(NAMES[name])
         score = importlib.import_module(f"autoprune.examples.{name}").main(tmp_path)
-    assert score > 0.8, "one digit in ten would be chance"
+    assert score > 0.7, "one digit in ten would be chance"
     about = autoprune.read_pruned(tmp_path / "pruned.safetensors")
     assert about.kept
     assert set(about.config.layers) <= {axis.tensor.removesuffix(".weight") for axis in about.kept}
