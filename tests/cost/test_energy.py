@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autoprune.cost.energy import DenseReference, estimate_energy
@@ -13,6 +16,9 @@ from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import Op, Workload
 from autoprune.errors import MeterError
 from autoprune.spec.hardware import Calibration, ChannelStep, DeviceProfile, load_device
+
+sys.path.insert(0, str(Path(__file__).parent))
+from eyeriss import ENERGY_MJ, MODELS, TIME, leave_one_out
 
 FC = Op(
     *("gemm", "fc"),
@@ -134,3 +140,10 @@ def test_a_sparse_speedup_divides_the_dense_time_once() -> None:
         workload = Workload((op,), 1, "float16")
         times.append(predict_latency(workload, traffic_of(workload, gpu), gpu).ops[0])
     assert times[0].seconds - times[0].launch_s == pytest.approx(1.1 * (times[1].seconds - times[1].launch_s))
+
+
+def test_with_measured_time_effective_macs_beat_time_alone_on_eyeriss() -> None:
+    errors = {name: float(np.abs(leave_one_out(terms, ENERGY_MJ)).mean()) for name, terms in MODELS.items()}
+    assert ENERGY_MJ.sum() / TIME.sum() * 1000 == pytest.approx(278, abs=1)  # the mean power in the paper's text
+    assert errors["effective MACs + measured time"] < errors["measured time only"] < errors["MACs only"]
+    assert errors["effective MACs + measured time"] < 0.05

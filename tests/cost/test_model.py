@@ -16,13 +16,19 @@ import torch
 from torch import nn
 
 from autoprune.cost.candidates import Candidates
+from autoprune.cost.device import DeviceCosts
+from autoprune.cost.energy import estimate_energy
 from autoprune.cost.macs import count_macs
 from autoprune.cost.model import CostModel
+from autoprune.cost.roofline import predict_latency
 from autoprune.cost.storage import size_bytes
+from autoprune.cost.traffic import traffic_of
+from autoprune.cost.workload import workload_of
 from autoprune.graph.groups import find_groups
 from autoprune.pruning.granularity import granularity, size_of
 from autoprune.pruning.plan import cuts_of
 from autoprune.pruning.surgery import cut
+from autoprune.spec.hardware import load_device
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "graph"))
 from architectures import CONVOLUTIONAL, randomised
@@ -97,6 +103,53 @@ def test_counts_equal_fvcore_and_storage_of_the_built_model(name: str) -> None:
         assert counts.layer_channels[row].tolist() == channels
     assert exact.any()
     assert (counts.effective_macs <= counts.macs).all()
+
+
+DEVICES = ("raspberry-pi-5", "nvidia-h200", "eyeriss")
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet-padding", "grouped", "u-net", "densenet", "char-gpt", "vit", "merged-heads", "mlp-mixer", "lstm"]
+)
+def test_device_costs_equal_what_counting_the_built_model_gives(name: str) -> None:
+    net, inputs, model = made(name)
+    candidates = random_candidates(model, 8, seed=4)
+    rows = np.flatnonzero(model.exact_traffic(candidates))[:4]
+    assert rows.size
+    profiles = [load_device(device) for device in DEVICES]
+    told = [(device, device.costs(candidates)) for device in (DeviceCosts(model, each) for each in profiles)]
+    for row in rows.tolist():
+        smaller = surgery(net, model, candidates, row, seed=5)
+        sizes = {key: value.numel() for key, value in smaller.named_parameters()}
+        patterns = {
+            layer.weight: (GRANULARITIES[number], kept / sizes[layer.weight])
+            for layer, number, kept in zip(
+                model.graph.layers.values(), candidates.pattern[row], candidates.nonzeros[row], strict=True
+            )
+            if number >= 0
+        }
+        workload = workload_of(smaller, inputs, None, patterns)
+        for profile, (device, cost) in zip(profiles, told, strict=True):
+            traffic = traffic_of(workload, profile)
+            seconds = predict_latency(workload, traffic, profile).seconds
+            energy = estimate_energy(workload, traffic, profile, seconds).total_j
+            assert cost.moved.level_bytes[row].tolist() == [pytest.approx(op.level_bytes) for op in traffic.ops]
+            assert cost.activation_bytes[row] == traffic.activation_bytes
+            assert cost.effective_macs[row] == pytest.approx(traffic.effective_macs)
+            assert cost.latency_s[row] == pytest.approx(seconds)
+            assert device.energy_j(cost)[row] == pytest.approx(energy)
+
+
+def test_a_copy_more_or_less_is_said_and_stays_small() -> None:
+    net, inputs, model = made("char-gpt")
+    candidates = random_candidates(model, 12, seed=6)
+    exact = model.exact_traffic(candidates)
+    assert not exact.all()
+    profile = load_device("raspberry-pi-5")
+    cost = DeviceCosts(model, profile).costs(candidates)
+    for row in np.flatnonzero(~exact)[:4].tolist():
+        traffic = traffic_of(workload_of(surgery(net, model, candidates, row, seed=7), inputs), profile)
+        assert cost.dram_bytes[row] == pytest.approx(traffic.dram_bytes, rel=0.15)
 
 
 def test_masks_keep_what_the_granularity_keeps() -> None:
