@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from autoprune.errors import TaskError
+from autoprune.errors import TaskError, suggestion
 from autoprune.pruning.criteria import batch_size, run_batch
 from autoprune.spec.config import DistillSpec, RecoverySpec
 from autoprune.training.distillation import Distillation
@@ -45,6 +45,10 @@ def resolve_recovery(spec: RecoverySpec, model: nn.Module, data: Calibration) ->
                 f"recovery.distill trains on the task's own data, and the task has no {' and no '.join(lacks)}; "
                 "give Task.batches and Task.loss, or leave distill out"
             )
+        modules = dict(model.named_modules())
+        odd = next((name for name in spec.distill.features if name not in modules), None)
+        if odd is not None:
+            raise TaskError(f"recovery.distill.features names {odd!r}{suggestion(odd, modules)}")
     elif spec.finetune_steps and data.finetune is None:
         raise TaskError(
             f"recovery.finetune_steps is {spec.finetune_steps}, and the task has no finetune; give it or set it to 0"

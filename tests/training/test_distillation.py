@@ -137,6 +137,9 @@ def test_a_trial_says_what_was_done_and_what_is_missing():
     assert told == "distilled 2 steps at temperature 4"
     with pytest.raises(TaskError, match=r"the task has no batches and no loss; give Task.batches and Task.loss"):
         resolve_recovery(spec, net(0), Calibration())
+    odd = RecoverySpec(finetune_steps=2, distill=DistillSpec(features=("22",)))
+    with pytest.raises(TaskError, match=r"recovery.distill.features names '22'"):
+        resolve_recovery(odd, net(0), Calibration((), [batch()], task_loss))
 
 
 def test_the_section_is_strict_and_old_files_keep_their_meaning():

@@ -61,7 +61,9 @@ class LotteryTicket(Method):
         stored = training.model.state_dict()
         for name, value in self._early.items():
             kept = training.kept.get(name)
-            stored[name].copy_(value if kept is None else value * kept)
+            stored[name].copy_(value)
+            if kept is not None:
+                stored[name].mul_(kept)
         training.optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
