@@ -58,7 +58,7 @@ class Sparsifier:
     sparsifier's last; where ``remove="now"`` first, for it makes the model as small as it was.
 
     Args:
-        model: What trains, on its device already; pruned in place. May be wrapped by DistributedDataParallel or compiled.
+        model: What trains, on its device already; pruned in place. DistributedDataParallel or compile may wrap it.
         config: A chosen config.
         optimizer: Holds every weight that the config prunes.
         schedule: When, and how sparse by then; all at once if left out.
