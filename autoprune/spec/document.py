@@ -135,8 +135,10 @@ def _sentence(kind: type[Document], data: Mapping[Any, Any], error: ValidationEr
             problems.append(problem)
     problems.sort(key=lambda p: p.kind != "extra_forbidden")  # a key is rather misspelt than missing
     first = problems[0]
-    key = ".".join(str(part) for part in first.loc) or "document"
+    key = ".".join(str(part) for part in first.loc)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if not first.loc:  # keys that do not fit one another: the text names them
+        return f"{first.text}{more}"
     if first.kind == "extra_forbidden":
         return f"unknown key {key!r}{suggestion(first.loc[-1], _keys_at(kind, first.loc[:-1]))}{more}"
     if first.kind == "missing":

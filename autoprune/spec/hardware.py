@@ -22,6 +22,8 @@ Format = Literal["n:m", "bitmask", "csr", "bsr", "compact", "kernel", "pattern",
 
 # Large devices throttle below their data-sheet peak, so the power ceilings are soft by this factor.
 _SOFT = 2.0
+# At full load a microcontroller (STM32H743) spends about 470 pJ per MAC of its peak, a GPU about 1.
+_MOST_PJ_PER_MAC = 800.0
 
 
 class Figure(Document):
@@ -71,6 +73,14 @@ def _plausible(unit: str, low: float, high: float) -> Callable[[Figure], Figure]
     return check
 
 
+def _not_in_seconds(figure: Figure) -> Figure:
+    if 0 < figure.value < 0.05:
+        raise ValueError(
+            f"{figure.value:g} us is shorter than any launch; check the unit, or give 0 where there is none"
+        )
+    return figure
+
+
 # Limits: from a microcontroller (STM32H743, ESP32-S3) to an H200 with an order of magnitude to grow.
 MacRate = Annotated[Figure, AfterValidator(_plausible("MACs/s", 1e7, 1e16))]
 MacEnergy = Annotated[Figure, AfterValidator(_plausible("pJ per MAC", 0.001, 1000))]
@@ -78,7 +88,7 @@ Bytes = Annotated[Figure, AfterValidator(_plausible("bytes", 64, 1e13))]
 Bandwidth = Annotated[Figure, AfterValidator(_plausible("bytes/s", 1e6, 1e15))]
 BitEnergy = Annotated[Figure, AfterValidator(_plausible("pJ per bit", 0.001, 100))]
 Watts = Annotated[Figure, AfterValidator(_plausible("W", 0, 3000))]
-Microseconds = Annotated[Figure, AfterValidator(_plausible("us", 0, 10_000))]
+Microseconds = Annotated[Figure, AfterValidator(_plausible("us", 0, 300)), AfterValidator(_not_in_seconds)]
 Fraction = Annotated[Figure, AfterValidator(_plausible("of the peak", 0.001, 1))]
 Count = Annotated[Figure, AfterValidator(_plausible("units", 1, 100_000))]
 
@@ -275,6 +285,18 @@ class DeviceProfile(Document):
                     f"bandwidth falls outwards: {inner.name} has {inner.bandwidth.value:g} bytes/s, "
                     f"{outer.name} {outer.bandwidth.value:g}; check order and units"
                 )
+            if inner.energy_pj_per_bit.value > outer.energy_pj_per_bit.value:
+                raise ValueError(
+                    f"energy_pj_per_bit grows outwards: {inner.name} has {inner.energy_pj_per_bit.value:g}, "
+                    f"{outer.name} {outer.energy_pj_per_bit.value:g}; check order and units"
+                )
+        for level in self.memory:
+            measured = level.measured_bandwidth
+            if measured is not None and measured.value > level.bandwidth.value:
+                raise ValueError(
+                    f"measured_bandwidth of {level.name} is {measured.value:g} bytes/s and its peak "
+                    f"{level.bandwidth.value:g}; mend one of them"
+                )
         return self
 
     @model_validator(mode="after")
@@ -283,7 +305,19 @@ class DeviceProfile(Document):
         if spare <= 0:
             raise ValueError(
                 f"tdp_w is {self.power.tdp_w.value:g} W and idle_w {self.power.idle_w.value:g} W; "
-                "a device draws more under load"
+                "a device draws more under load: check the unit of both"
+            )
+        active = self.power.active_w.value
+        if active > _SOFT * spare:
+            raise ValueError(
+                f"active_w is {active:g} W where tdp_w less idle_w leaves {spare:g} W; check the unit of all three"
+            )
+        fastest = max(peak.value for peak in self.compute.peak_macs_per_s.values())
+        spent = self.power.tdp_w.value / fastest * 1e12
+        if spent > _MOST_PJ_PER_MAC:
+            raise ValueError(
+                f"tdp_w of {self.power.tdp_w.value:g} W at {fastest:g} MACs/s is {spent:g} pJ per MAC, where no known "
+                f"device spends more than {_MOST_PJ_PER_MAC:g}; check the units of both"
             )
         for dtype, energy in self.compute.mac_energy_pj.items():
             rate = self.compute.peak_macs_per_s.get(dtype)

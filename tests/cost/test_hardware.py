@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,106 @@ def test_every_profile_loads_and_round_trips(name: str, tmp_path: Path) -> None:
     path.write_text(profile.to_yaml(), encoding="utf-8")
     assert load_device("copy.yaml", relative_to=tmp_path) == profile
     assert load_device(str(path)) == profile
+
+
+def figures_of(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Yield every figure of a profile's YAML with its path."""
+    if isinstance(document, dict) and "value" in document:
+        yield path, document
+    elif isinstance(document, dict | list):
+        for key, inner in document.items() if isinstance(document, dict) else enumerate(document):
+            yield from figures_of(inner, (*path, key))
+
+
+@pytest.mark.parametrize("name", library.names("hw_models"))
+def test_every_figure_has_a_source_and_is_read_in_it_or_has_a_range(name: str) -> None:
+    found = dict(figures_of(read_yaml(library.folder("hw_models") / f"{name}.yaml")))
+    assert len(found) > 10
+    for path, figure in found.items():
+        assert figure["source"].strip(), path
+        assert "HARDWARE" not in figure["source"], path  # a source is a paper, a vendor or a measurement
+        assert "range" in figure or figure["confidence"] in ("measured", "datasheet"), path
+
+
+# Ceilings, pJ per MAC and per DRAM bit, worked out by hand from data sheets: (full load - idle) over the dense peak.
+CEILINGS = [
+    ("nvidia-h200", {"int8": 0.63, "float16": 1.26}, 16),
+    ("h100-sxm", {"int8": 0.63, "float16": 1.26}, 23),
+    ("a100-sxm-80gb", {"int8": 1.1, "float16": 2.2}, 21),
+    ("l4", {"int8": 0.46, "float16": 0.93}, 23),
+    ("jetson-orin-nano", {"int8": 1.1}, 20),
+    ("jetson-agx-orin", {"int8": 1.2}, 31),
+    ("coral-edge-tpu", {"int8": 1.0}, None),
+    ("raspberry-pi-5", {"int8": 21, "float32": 84}, 47),
+    ("xeon-8480", {"int8": 2.2}, None),
+]
+
+
+@pytest.mark.parametrize(("name", "per_mac", "per_bit"), CEILINGS)
+def test_energies_stay_below_what_the_data_sheet_allows(
+    name: str, per_mac: dict[str, float], per_bit: float | None
+) -> None:
+    profile = load_device(name)
+    for dtype, ceiling in per_mac.items():
+        assert profile.mac_energy(dtype).value <= 2 * ceiling
+        spare = profile.power.tdp_w.value - profile.power.idle_w.value
+        # The profile's own peak and power give the same ceiling: a sparse peak would give half of it.
+        assert 1e12 * spare / profile.peak(dtype).value == pytest.approx(ceiling, rel=0.26)
+    assert (per_bit is None) == (not profile.dram.on_package)
+    if per_bit is not None:
+        assert profile.dram.energy_pj_per_bit.value <= 2 * per_bit
+
+
+# What the field stands in, and factors that people get wrong in it.
+WRONG_UNITS = {
+    "peak_macs_per_s": {"in tera": 1e-12},
+    "mac_energy_pj": {"in joules": 1e-12},
+    "utilisation": {"in percent": 1e2},
+    "bytes": {"in MB": 1e-6, "in GB": 1e-9},
+    "bandwidth": {"in GB/s": 1e-9},
+    "energy_pj_per_bit": {"in joules": 1e-12, "in femtojoules": 1e3},
+    "tdp_w": {"in mW": 1e3, "in kW": 1e-3},
+    "idle_w": {"in mW": 1e3},
+    "active_w": {"in mW": 1e3},
+    "launch_us": {"in seconds": 1e-6, "in ns": 1e3},
+}
+
+
+@pytest.mark.parametrize("name", library.names("hw_models"))
+def test_a_copied_profile_with_one_wrong_unit_is_refused(name: str) -> None:
+    original = read_yaml(library.folder("hw_models") / f"{name}.yaml")
+    tried = 0
+    for path, found in figures_of(original):
+        field = next((key for key in reversed(path) if key in WRONG_UNITS), None)
+        if field is None or not found["value"]:
+            continue
+        for unit, factor in WRONG_UNITS[field].items():
+            data = copy.deepcopy(original)
+            place = data
+            for key in path:
+                place = place[key]
+            place["value"] *= factor
+            if "range" in place:
+                place["range"] = [end * factor for end in place["range"]]
+            with pytest.raises(SpecError) as caught:
+                parse_document(DeviceProfile, data, f"{path} {unit}")
+            message = str(caught.value)
+            assert "\n" not in message
+            assert re.search(r"check|mend|give", message), message
+            named = {field, field.removesuffix("_pj_per_bit"), "memory" if "memory" in path else field}
+            assert any(word in message for word in named), message
+            tried += 1
+    assert tried > 15
+
+
+def test_levels_and_power_are_checked_against_one_another() -> None:
+    assert "energy_pj_per_bit grows outwards" in broken("memory", 1, "energy_pj_per_bit", value=figure(12.0))
+    assert "measured_bandwidth of l2" in broken("memory", 1, "measured_bandwidth", value=figure(6e12))
+    assert "active_w is 1500 W" in broken("power", "active_w", value=figure(1500))
+    assert "pJ per MAC" in broken(
+        "compute", "peak_macs_per_s", value={"float32": figure(5e11)}
+    )  # 700 W for half a tera
+    assert "shorter than any launch" in broken("runtime", "launch_us", value=figure(4e-6))
 
 
 def test_only_this_machine_can_be_measured() -> None:
