@@ -66,7 +66,7 @@ def scatter_plot(records: RunRecords, cost: str) -> Plot | None:
     best = sorted((t for t in trials if t.number in on_front and t.origin != DENSE), key=lambda t: t.values[cost])
     dense = [t for t in trials if t.origin == DENSE]
     scores = ScoreFormat.of(records.study)
-    figure = _figure(_axis_title(cost, trials), "accuracy drop (pp)" if scores.percent else "accuracy drop")
+    figure = empty_figure(_axis_title(cost, trials), "accuracy drop (pp)" if scores.percent else "accuracy drop")
     steps = _staircase([*best, *(t for t in dense if t.number in on_front)], cost)
     if len(steps) > 1:
         xs, ys = _xs(steps, cost, trials), _ys(steps, scores)
@@ -118,7 +118,7 @@ def scatter_plot(records: RunRecords, cost: str) -> Plot | None:
     title = f"Accuracy drop against {METRICS[cost].title}"
     counts = f"{len(best)} front, {len(dominated)} dominated and {len(infeasible)} infeasible trials"
     text = f"{title}: {counts}. Down and left is better."
-    return Plot(f"plot-{cost.replace('_', '-')}", title, text, _json(figure), 380)
+    return Plot(f"plot-{cost.replace('_', '-')}", title, text, figure_json(figure), 380)
 
 
 def hypervolume_plot(records: RunRecords) -> Plot | None:
@@ -127,7 +127,7 @@ def hypervolume_plot(records: RunRecords) -> Plot | None:
     if not history:
         return None
     numbers = sorted(trial.number for trial in records.trials)
-    figure = _figure("trial", "hypervolume")
+    figure = empty_figure("trial", "hypervolume")
     figure.add_scatter(
         x=numbers,
         y=list(history),
@@ -139,7 +139,7 @@ def hypervolume_plot(records: RunRecords) -> Plot | None:
     figure.update_yaxes(rangemode="tozero")
     course = f"from {history[0]:.3g} to {history[-1]:.3g}"
     text = f"Hypervolume of the front over {len(history)} trials, {course}. Up is better."
-    return Plot("plot-hypervolume", "Hypervolume over trials", text, _json(figure), 380)
+    return Plot("plot-hypervolume", "Hypervolume over trials", text, figure_json(figure), 380)
 
 
 def layers_plot(records: RunRecords) -> Plot | None:
@@ -158,7 +158,7 @@ def layers_plot(records: RunRecords) -> Plot | None:
         widest = sorted(names, key=lambda n: -max(t.layers[n].dense_channels for t in trials if n in t.layers))
         kept_names = set(widest[:MOST_LAYERS])
         names = [name for name in names if name in kept_names]
-    figure = _figure("kept of dense", "")
+    figure = empty_figure("kept of dense", "")
     for trial, color in zip(trials, (GREEN, BLUE, VERMILION), strict=False):
         layers = [trial.layers.get(name) for name in names]
         figure.add_bar(
@@ -171,7 +171,7 @@ def layers_plot(records: RunRecords) -> Plot | None:
             name=f"{', '.join(chosen.titles(trial))} ({trial.number})",
             marker={"color": color},
             hovertext=[
-                f"{_safe(name)}<br>{layer.channels} of {layer.dense_channels} channels"
+                f"{shown_text(name)}<br>{layer.channels} of {layer.dense_channels} channels"
                 + (f"<br>{layer.weight_sparsity:.0%} of their weights zero" if layer.weight_sparsity else "")
                 if layer
                 else ""
@@ -182,17 +182,21 @@ def layers_plot(records: RunRecords) -> Plot | None:
     figure.update_layout(barmode="group", bargap=0.25, bargroupgap=0.1)
     figure.update_xaxes(range=[0, 1.01], tickformat=".0%")
     figure.update_yaxes(
-        autorange="reversed", tickmode="array", tickvals=list(range(len(names))), ticktext=[_safe(n, 28) for n in names]
+        autorange="reversed",
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=[shown_text(n, 28) for n in names],
     )
     more = f" {left_out} narrower layers are left out." if left_out > 0 else ""
     text = f"Share of each layer that the picks keep; the table of layers below has the same numbers.{more}"
     height = 110 + len(names) * (8 + 11 * len(trials))
     return Plot(
-        "plot-layers", f"What the picks keep of each layer.{more}".removesuffix("."), text, _json(figure), height
+        "plot-layers", f"What the picks keep of each layer.{more}".removesuffix("."), text, figure_json(figure), height
     )
 
 
-def _figure(x_title: str, y_title: str) -> go.Figure:
+def empty_figure(x_title: str, y_title: str) -> go.Figure:
+    """Return a figure with the margins, legend and axes that all share."""
     figure = go.Figure(layout={"template": "none"})
     figure.update_layout(
         margin={"l": 8, "r": 16, "t": 58, "b": 8},
@@ -254,13 +258,15 @@ def _error_bars(group: Sequence[TrialRecord]) -> dict[str, Any]:
 
 def _hover(trial: TrialRecord, records: RunRecords) -> str:
     scores, dense = ScoreFormat.of(records.study), dense_trial(records)
-    lines = [f"<b>trial {trial.number}</b> {_safe(trial.origin)}"]
+    lines = [f"<b>trial {trial.number}</b> {shown_text(trial.origin)}"]
     for name, value in trial.values.items():
         base = dense.values.get(name) if dense and name != DROP else None
         share = f" ({value / base:.0%} of dense)" if base and trial.origin != DENSE else ""
-        lines.append(f"{_safe(METRICS[name].title if name in METRICS else name)}: {scores.metric(name, value)}{share}")
+        lines.append(
+            f"{shown_text(METRICS[name].title if name in METRICS else name)}: {scores.metric(name, value)}{share}"
+        )
     for name in sorted(trial.violations):
-        lines.append(f"breaks {_safe(name)}")
+        lines.append(f"breaks {shown_text(name)}")
     return "<br>".join([*lines, *_config_summary(trial)])
 
 
@@ -271,14 +277,17 @@ def _config_summary(trial: TrialRecord, most: int = 5) -> list[str]:
     pruned = [(name, choice) for name, choice in trial.config.choices() if choice.fraction > 0]
     pruned.sort(key=lambda pair: -pair[1].fraction)
     lines = [
-        f"{_safe(name, 32)}: {choice.fraction:.0%} {_safe(choice.granularity, 16)}" for name, choice in pruned[:most]
+        f"{shown_text(name, 32)}: {choice.fraction:.0%} {shown_text(choice.granularity, 16)}"
+        for name, choice in pruned[:most]
     ]
     return [*lines, f"and {len(pruned) - most} more"] if len(pruned) > most else lines
 
 
-def _safe(text: str, limit: int = _NAME) -> str:
+def shown_text(text: str, limit: int = _NAME) -> str:
+    """Return text of users as plotly may draw it: escaped, without control characters, cut."""
     return html.escape(plain(text, limit).replace("\n", " "), quote=False)
 
 
-def _json(figure: go.Figure) -> str:
+def figure_json(figure: go.Figure) -> str:
+    """Return the figure as JSON with ``data`` and ``layout``."""
     return str(figure.to_json(engine="json"))

@@ -122,23 +122,19 @@ def render_html(records: RunRecords) -> str:
     A content security policy lets run only the two scripts that the page is built with, by their hashes.
     """
     drawn = plots(records)
-    scripts = [_plotly_js(), (_TEMPLATES / "plots.js").read_text(encoding="utf-8")] if drawn else []
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            **_content(records),
-            plots=drawn,
-            figures=_figures(drawn),
-            scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own text and plotly's library
-            script_hashes=[_csp_hash(script) for script in scripts],
-        )
+    scripts = page_scripts() if drawn else ()
+    return template("report.html.j2").render(
+        **_content(records),
+        plots=drawn,
+        figures=figures_json(drawn),
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own text and plotly's library
+        script_hashes=[script_hash(script) for script in scripts],
     )
 
 
 def render_markdown(records: RunRecords) -> str:
     """Return the report as GitHub Markdown, without plots."""
-    return _environment().get_template("report.md.j2").render(**_content(records))
+    return template("report.md.j2").render(**_content(records))
 
 
 def _content(records: RunRecords) -> dict[str, Any]:
@@ -177,12 +173,17 @@ def _configs(records: RunRecords) -> tuple[ConfigText, ...]:
     )
 
 
-def _figures(drawn: tuple[Plot, ...]) -> Markup:
-    """The figures as JSON that no HTML parser mistakes for markup."""
+def figures_json(drawn: tuple[Plot, ...]) -> Markup:
+    """Return the figures as JSON that no HTML parser mistakes for markup."""
     text = "[" + ",".join(f'{{"id":{json.dumps(p.key)},"height":{p.height},"figure":{p.figure}}}' for p in drawn) + "]"
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return Markup(text)  # noqa: S704 - no markup can be left in it
+
+
+def page_scripts() -> tuple[str, ...]:
+    """Return the two scripts that a page with plots is built with: plotly's library and our own."""
+    return _plotly_js(), (_TEMPLATES / "plots.js").read_text(encoding="utf-8")
 
 
 def _plotly_js() -> str:
@@ -191,7 +192,8 @@ def _plotly_js() -> str:
     return re.sub(r"</(?=script)", r"<\\/", text.replace("\r\n", "\n"), flags=re.IGNORECASE)
 
 
-def _csp_hash(script: str) -> str:
+def script_hash(script: str) -> str:
+    """Return the hash by which a content security policy lets a script run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
@@ -205,6 +207,11 @@ def _fence(text: str, language: str = "") -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
     return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
+
+
+def template(name: str) -> jinja2.Template:
+    """Return a template of this package, with its filters."""
+    return _environment().get_template(name)
 
 
 def _environment() -> jinja2.Environment:

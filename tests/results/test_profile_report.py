@@ -1,0 +1,172 @@
+"""The report of a profile: what its sentences and tables say of known numbers, on a machine without torch."""
+
+import json
+import re
+
+import pytest
+
+from autoprune.errors import RunDirectoryError, SpecError
+from autoprune.results.profile_report import render_profile_html, render_profile_markdown, write_profile
+from autoprune.results.profile_tables import (
+    bottlenecks,
+    device_table,
+    headline,
+    layer_table,
+    next_step,
+    payoff_table,
+    staircase_table,
+    verdict,
+)
+from autoprune.spec.profile import (
+    DeviceCosts,
+    LayerCosts,
+    LayerShare,
+    Payoff,
+    ProfileRecord,
+    Ratio,
+    Staircase,
+    StairPoint,
+    read_profile,
+)
+
+
+def ratio(value, width=0.0):
+    return Ratio(value=value, low=value - width, high=value + width)
+
+
+def layer(name, ms, share=None, like=None, **changes):
+    measured = None if share is None else LayerShare(share=ratio(share, 0.01), ms=share * 10, like=like)
+    base = {"type_name": "Conv2d", "prunable": True, "calls": 1, "macs": 1e6, "params": 100, "weight_bytes": 400}
+    rest = {"activation_bytes": 600, "dram_bytes": 1000, "launch_ms": 0.1, "compute_ms": ms, "memory_ms": 0.2}
+    return LayerCosts(
+        **{"name": name, "modelled_ms": ms, "measured": measured, "bound": "compute", "energy_mj": 1.0}
+        | base
+        | rest
+        | changes
+    )
+
+
+def device(layers, *, measured=True, **changes):
+    base = {"device": "board", "title": "A board", "meter": "measured: x", "energy_basis": "uncalibrated: ranking only"}
+    costs = {"energy_mj": 5.0, "energy_low_mj": 1.0, "energy_high_mj": 9.0, "dram_bytes": 3e3, "rest_ms": 2.5}
+    return DeviceCosts(
+        **{"measured": measured, "latency_ms": 10.0, "modelled_ms": 3.0, "peak_macs_per_s": 1e9, "bandwidth": 1e9}
+        | base
+        | costs
+        | {"layers": tuple(layers)}
+        | changes
+    )
+
+
+@pytest.fixture
+def profile():
+    here = device(
+        [layer("a", 1.0, 0.2), layer("b", 1.0, 0.2, like="a"), layer("<c>", 1.0, 0.35), layer("", 0.5)],
+        channel_step=8,
+    )
+    payoffs = (
+        Payoff(granularity="channel", sparsity=0.5, ratio=ratio(0.6, 0.01), measured=True),
+        Payoff(granularity="2:4", sparsity=0.5, ratio=ratio(1.0, 0.01), measured=True, listed=False),
+        Payoff(layer="a", granularity="channel", sparsity=0.5, channels=9, of=16, ratio=ratio(1.2, 0.1), measured=True),
+    )
+    points = (
+        StairPoint(channels=16, ratio=ratio(1.0), on_step=True),
+        StairPoint(channels=9, ratio=ratio(1.2, 0.1), on_step=False),
+        StairPoint(channels=8, ratio=ratio(0.5, 0.01), on_step=True),
+    )
+    return ProfileRecord(
+        task="m:task",
+        study="my study.yaml",
+        space="channels",
+        batch=1,
+        macs=3e6,
+        params=300,
+        size_bytes=1200,
+        uncounted_ops={"aten::gelu": 2},
+        device=here,
+        others=(device([layer("a", 2.0)], measured=False, device="other"),),
+        payoffs=payoffs,
+        staircases=(Staircase(layer="a", measured=True, points=points),),
+    )
+
+
+def test_layers_of_one_shape_are_one_bottleneck_in_the_headline(profile):
+    assert headline(profile) == (
+        "The dense network takes 10.0 ms on A board; most in: a and 1 of the same shape (40 %), <c> (35 %)."
+    )
+
+
+def test_what_was_not_measured_alone_is_rest_and_shares_add_up(profile):
+    names = [found.name for found in bottlenecks(profile.device)]
+    assert names == ["<c>", "a", "b"]
+    shares = [float(row.cells[2].text.removesuffix(" %")) for row in layer_table(profile.device).rows]
+    assert shares[-1] == 100
+    assert sum(shares[:-1]) == 100
+    assert [row.cells[0].text for row in layer_table(profile.device, most=1).rows][1] == "2 other modules"
+
+
+def test_the_next_step_names_what_pays_and_what_does_not(profile):
+    told = next_step(profile)
+    assert "autoprune search 'my study.yaml'" in told
+    assert "channel pays (half of it: 0.60× the time)" in told
+    assert "round_to: 8" in told
+    assert "leave 2:4 out" in told
+
+
+def test_the_next_step_where_nothing_pays(profile):
+    idle = profile.model_copy(update={"payoffs": profile.payoffs[1:]})
+    assert "nothing in the space 'channels' makes this network faster here (2:4)" in next_step(idle)
+    assert "nothing" not in next_step(profile)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [(0, "1.67× faster"), (1, "no gain: not exploited by this runtime"), (2, "slower; 9 is no multiple of 8")],
+)
+def test_verdicts(profile, place, words):
+    assert verdict(profile.payoffs[place], profile) == words
+
+
+def test_an_interval_that_holds_one_does_not_pay():
+    tried = Payoff(granularity="channel", sparsity=0.5, ratio=Ratio(value=0.9, low=0.7, high=1.01), measured=True)
+    assert not tried.pays
+    assert tried.model_copy(update={"ratio": ratio(0.9, 0.05)}).pays
+
+
+def test_steps_and_slow_widths_stand_in_the_staircase_table(profile):
+    (row,) = staircase_table(profile).rows
+    assert [str(cell) for cell in row.cells] == ["a", "16", "8 (0.50×)", "9"]
+
+
+def test_other_devices_are_said_to_be_modelled(profile):
+    here, other = device_table(profile).rows
+    assert here.cells[2].text == "measured"
+    assert other.cells[2].text == "modelled"
+
+
+def test_the_document_round_trips_and_refuses_another_schema(profile, tmp_path):
+    paths = write_profile(profile, tmp_path / "new")
+    assert read_profile(paths.json) == profile
+    data = json.loads(paths.json.read_text()) | {"schema": "autoprune/profile/2"}
+    paths.json.write_text(json.dumps(data))
+    with pytest.raises(SpecError, match="autoprune/profile/1"):
+        read_profile(paths.json)
+    with pytest.raises(RunDirectoryError, match="autoprune profile"):
+        read_profile(tmp_path / "none.json")
+
+
+def test_the_page_loads_nothing_and_escapes_names(profile):
+    page = render_profile_html(profile)
+    visible = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "&lt;c&gt;" in visible
+    assert "<c>" not in visible
+    assert not re.search(r"(?:src|href)=[\"']?https?:", visible)
+    assert all(f'id="{key}"' in visible for key in ("plot-roofline", "plot-stairs", "plot-layers"))
+
+
+def test_markdown_and_page_hold_the_same_tables(profile):
+    text, page = render_profile_markdown(profile), render_profile_html(profile)
+    for row in payoff_table(profile).rows:
+        assert row.cells[-1].text in page
+        assert row.cells[-1].text in text
+    assert "aten::gelu (2)" in page
