@@ -28,6 +28,7 @@ _HOME = {
     "OneCycleSchedule": "autoprune.training.schedules",
     "OneShotSchedule": "autoprune.training.schedules",
     "PolynomialSchedule": "autoprune.training.schedules",
+    "ProfileRecord": "autoprune.spec.profile",
     "PruningConfig": "autoprune.spec.config",
     "RigL": "autoprune.training.methods.rigl",
     "RunRecords": "autoprune.spec.record",
@@ -46,6 +47,7 @@ _HOME = {
     "load_pruned": "autoprune.deploy.save",
     "load_study": "autoprune.spec.study",
     "load_task": "autoprune.trial.task",
+    "profile_study": "autoprune.trial.profile.run",
     "prune_like": "autoprune.deploy.save",
     "quantize": "autoprune.deploy.quantize",
     "read_pruned": "autoprune.deploy.pruned_file",
@@ -53,6 +55,7 @@ _HOME = {
     "save_pruned": "autoprune.deploy.save",
     "to_semi_structured": "autoprune.deploy.semi_structured",
     "verify": "autoprune.deploy.achieved",
+    "write_profile": "autoprune.results.profile_report",
     "write_report": "autoprune.results.report",
 }
 

@@ -13,10 +13,12 @@ from autoprune.deploy.semi_structured import to_semi_structured as to_semi_struc
 from autoprune.deploy.sparsifier import Sparsifier as Sparsifier
 from autoprune.deploy.transformers import TransformersSparsifier as TransformersSparsifier
 from autoprune.errors import AutopruneError as AutopruneError
+from autoprune.results.profile_report import write_profile as write_profile
 from autoprune.results.report import write_report as write_report
 from autoprune.search.study import Study as Study
 from autoprune.spec.config import PruningConfig as PruningConfig
 from autoprune.spec.config import load_config as load_config
+from autoprune.spec.profile import ProfileRecord as ProfileRecord
 from autoprune.spec.record import RunRecords as RunRecords
 from autoprune.spec.record import TrialRecord as TrialRecord
 from autoprune.spec.record import read_records as read_records
@@ -40,6 +42,7 @@ from autoprune.training.schedules import IterativeSchedule as IterativeSchedule
 from autoprune.training.schedules import OneCycleSchedule as OneCycleSchedule
 from autoprune.training.schedules import OneShotSchedule as OneShotSchedule
 from autoprune.training.schedules import PolynomialSchedule as PolynomialSchedule
+from autoprune.trial.profile.run import profile_study as profile_study
 from autoprune.trial.task import Task as Task
 from autoprune.trial.task import load_task as load_task
 

@@ -18,7 +18,7 @@ from autoprune.results.plots import (
     shown_text,
 )
 from autoprune.results.profile_tables import bottlenecks
-from autoprune.spec.profile import DeviceCosts, ProfileRecord, Staircase
+from autoprune.spec.profile import DeviceSummary, ProfileRecord, Staircase
 
 _BOUNDS = {"compute": (BLUE, "circle"), "memory": (ORANGE, "diamond"), "launch": (VERMILION, "x-thin")}
 _BARS = 25
@@ -31,7 +31,7 @@ def profile_plots(profile: ProfileRecord) -> tuple[Plot, ...]:
     return tuple(plot for plot in drawn if plot is not None)
 
 
-def roofline_plot(device: DeviceCosts) -> Plot | None:
+def roofline_plot(device: DeviceSummary) -> Plot | None:
     """Return MAC rate over MACs per byte of every module that multiplies, under the device's two roofs.
 
     Bytes are weights and activations, each once per operator (the module's own traffic); the roofs are the profile's.
@@ -74,7 +74,7 @@ def roofline_plot(device: DeviceCosts) -> Plot | None:
     return Plot("plot-roofline", title, text, figure_json(figure), 420)
 
 
-def time_plot(device: DeviceCosts) -> Plot | None:
+def time_plot(device: DeviceSummary) -> Plot | None:
     """Return bars of the slowest modules: measured, and modelled beside it."""
     ranked = bottlenecks(device)
     shown = ranked[:_BARS]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from autoprune.results.formats import count, number, percent, plain
 from autoprune.results.table import Cell, Column, Row, Table
-from autoprune.spec.profile import DeviceCosts, LayerCosts, Payoff, ProfileRecord, Ratio
+from autoprune.spec.profile import DeviceSummary, LayerCosts, Payoff, ProfileRecord, Ratio
 
 _NAME = 60
 WHOLE = "whole network"
@@ -30,13 +30,13 @@ def headline(profile: ProfileRecord) -> str:
     return f"The dense network {how} {number(device.latency_ms)} ms on {plain(device.title)}; most in: {where}."
 
 
-def bottlenecks(device: DeviceCosts) -> list[LayerCosts]:
+def bottlenecks(device: DeviceSummary) -> list[LayerCosts]:
     """Return the modules by falling time; where time is measured, those that were measured alone."""
     known = [layer for layer in device.layers if layer.ms > 0 and (layer.measured or not device.measured)]
     return sorted(known, key=lambda layer: (-layer.ms, layer.name))
 
 
-def layer_table(device: DeviceCosts, most: int | None = None) -> Table:
+def layer_table(device: DeviceSummary, most: int | None = None) -> Table:
     """Return the modules by falling time, then what is not theirs, then the whole.
 
     Args:
@@ -130,8 +130,8 @@ def staircase_table(profile: ProfileRecord) -> Table | None:
                 (
                     Cell(plain(stairs.layer, _NAME)),
                     Cell(str(dense)),
-                    Cell(", ".join(f"{p.channels} ({p.ratio.value:.2f}×)" for p in kept) or "none"),
-                    Cell(", ".join(str(point.channels) for point in slower) or "none"),
+                    Cell(_some([f"{p.channels} ({p.ratio.value:.2f}×)" for p in kept])),
+                    Cell(_some([str(point.channels) for point in slower])),
                 )
             )
         )
@@ -275,11 +275,16 @@ def _share_detail(layer: LayerCosts) -> str:
     return f"{number(layer.measured.share.low * scale)}–{number(layer.measured.share.high * scale)}"
 
 
-def _spread(device: DeviceCosts) -> str:
+def _some(texts: list[str], most: int = 5) -> str:
+    more = [f"{len(texts) - most} more"] if len(texts) > most else []
+    return ", ".join(texts[:most] + more) or "none"
+
+
+def _spread(device: DeviceSummary) -> str:
     return f"{number(device.energy_low_mj)}–{number(device.energy_high_mj)}"
 
 
-def _sum_row(title: str, layers: Iterable[LayerCosts], device: DeviceCosts) -> Row:
+def _sum_row(title: str, layers: Iterable[LayerCosts], device: DeviceSummary) -> Row:
     found = list(layers)
     ms = sum(layer.ms for layer in found)
     return Row(
@@ -297,7 +302,7 @@ def _sum_row(title: str, layers: Iterable[LayerCosts], device: DeviceCosts) -> R
     )
 
 
-def _bound_shares(device: DeviceCosts) -> str:
+def _bound_shares(device: DeviceSummary) -> str:
     total = sum(layer.modelled_ms for layer in device.layers) or 1.0
     shares = {
         bound: sum(layer.modelled_ms for layer in device.layers if layer.bound == bound) / total

@@ -88,7 +88,7 @@ class LayerCosts(Document):
         return self.measured.ms if self.measured is not None else self.modelled_ms
 
 
-class DeviceCosts(Document):
+class DeviceSummary(Document):
     """The dense network on one device.
 
     Attributes:
@@ -221,8 +221,8 @@ class ProfileRecord(Document):
     params: int
     size_bytes: Quantity
     uncounted_ops: dict[str, int] = Field(default_factory=dict)
-    device: DeviceCosts
-    others: tuple[DeviceCosts, ...] = ()
+    device: DeviceSummary
+    others: tuple[DeviceSummary, ...] = ()
     payoffs: tuple[Payoff, ...] = ()
     staircases: tuple[Staircase, ...] = ()
     notes: tuple[str, ...] = ()

@@ -154,3 +154,21 @@ def test_a_report_of_records_alone_and_a_choice_from_it(run, finished, tmp_path)
     code, _ = run("select", finished, "--minimize", "macs", "-o", "config.yaml")
     assert code == 0
     assert "layers:" in (tmp_path / "config.yaml").read_text()
+
+
+def test_profile_refuses_an_unknown_further_device_before_it_runs(run, tmp_path):
+    study = write_study(tmp_path)
+    code, told = run("profile", study, "--devices", "raspberry-pi-5,nvidia-h20")
+    assert code == 2
+    assert "unknown device 'nvidia-h20'; did you mean 'nvidia-h200'?" in " ".join(told.split())
+
+
+def test_profile_of_a_device_that_is_not_here_is_modelled_and_says_what_to_do_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = write_study(tmp_path)
+    done = CliRunner().invoke(cli.command, ["profile", str(study), "-o", "out", "--devices", "raspberry-pi-5"])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"profile.html", "profile.json", "profile.md"}
+    assert "all times are modelled" in (tmp_path / "out" / "profile.md").read_text()
+    profile = json.loads((tmp_path / "out" / "profile.json").read_text())
+    assert [other["device"] for other in profile["others"]] == ["raspberry-pi-5"]

@@ -18,7 +18,7 @@ from autoprune.results.profile_tables import (
     verdict,
 )
 from autoprune.spec.profile import (
-    DeviceCosts,
+    DeviceSummary,
     LayerCosts,
     LayerShare,
     Payoff,
@@ -49,7 +49,7 @@ def layer(name, ms, share=None, like=None, **changes):
 def device(layers, *, measured=True, **changes):
     base = {"device": "board", "title": "A board", "meter": "measured: x", "energy_basis": "uncalibrated: ranking only"}
     costs = {"energy_mj": 5.0, "energy_low_mj": 1.0, "energy_high_mj": 9.0, "dram_bytes": 3e3, "rest_ms": 2.5}
-    return DeviceCosts(
+    return DeviceSummary(
         **{"measured": measured, "latency_ms": 10.0, "modelled_ms": 3.0, "peak_macs_per_s": 1e9, "bandwidth": 1e9}
         | base
         | costs

@@ -13,7 +13,7 @@ from autoprune.cost.roofline import LatencyPrediction, predict_latency
 from autoprune.cost.traffic import Traffic, traffic_of
 from autoprune.cost.workload import Workload
 from autoprune.spec.hardware import DeviceProfile
-from autoprune.spec.profile import Bound, DeviceCosts, LayerCosts, LayerShare, Ratio
+from autoprune.spec.profile import Bound, DeviceSummary, LayerCosts, LayerShare, Ratio
 from autoprune.trial.profile.alone import AloneMeter, modules_alone, record_inputs, signature
 
 
@@ -76,7 +76,7 @@ def measure_shares(model: nn.Module, inputs: ModelInputs, workload: Workload, me
     return MeasuredShares(sorted(times)[len(times) // 2], description, shares, like, tuple(skipped))
 
 
-def device_costs(
+def summarise_device(
     model: nn.Module,
     workload: Workload,
     prunable: Collection[str],
@@ -84,7 +84,7 @@ def device_costs(
     profile: DeviceProfile,
     runtime: str | None,
     measured: MeasuredShares | None,
-) -> DeviceCosts:
+) -> DeviceSummary:
     """Put together what is known of each module on one device.
 
     Args:
@@ -107,7 +107,7 @@ def device_costs(
         for name in dict.fromkeys(op.module for op in workload.ops)
     )
     steps = {str(dtype): step.c_out for dtype, step in profile.compute.channel_step.items()}
-    return DeviceCosts(
+    return DeviceSummary(
         device=asked,
         title=profile.title,
         meter=measured.meter if measured is not None else predicted.meter,

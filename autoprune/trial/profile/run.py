@@ -11,10 +11,10 @@ from autoprune.cost.macs import count_macs
 from autoprune.cost.storage import size_bytes
 from autoprune.cost.workload import workload_of
 from autoprune.spec.hardware import load_device
-from autoprune.spec.profile import DeviceCosts, LayerCosts, Payoff, ProfileRecord, Staircase
+from autoprune.spec.profile import DeviceSummary, LayerCosts, Payoff, ProfileRecord, Staircase
 from autoprune.spec.study import StudySpec, resolve_study
 from autoprune.trial.profile.alone import AloneMeter, record_inputs, signature
-from autoprune.trial.profile.costs import device_costs, measure_shares
+from autoprune.trial.profile.costs import measure_shares, summarise_device
 from autoprune.trial.profile.payoffs import Trials
 from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import Task
@@ -55,7 +55,7 @@ def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), stud
     if measured is not None and measured.skipped:
         notes.append(f"not measured alone, so part of the rest: {', '.join(measured.skipped)}")
     runtime = spec.latency.runtime
-    here = device_costs(model, workload, prunable, spec.device, runner.profile, runtime, measured)
+    here = summarise_device(model, workload, prunable, spec.device, runner.profile, runtime, measured)
     trials = Trials(runner, inputs, meter)
     slow = _bottlenecks(trials, here)
     return ProfileRecord(
@@ -68,7 +68,9 @@ def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), stud
         size_bytes=size_bytes(model),
         uncounted_ops=dict(macs.uncounted_ops),
         device=here,
-        others=tuple(device_costs(model, workload, prunable, name, profile, None, None) for name, profile in others),
+        others=tuple(
+            summarise_device(model, workload, prunable, name, profile, None, None) for name, profile in others
+        ),
         payoffs=_payoffs(trials, slow, prunable),
         staircases=_staircases(trials, slow, spec.latency.half_width),
         notes=tuple(notes),
@@ -76,7 +78,7 @@ def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), stud
     )
 
 
-def _bottlenecks(trials: Trials, device: DeviceCosts) -> list[str]:
+def _bottlenecks(trials: Trials, device: DeviceSummary) -> list[str]:
     """The slowest layers that the space speaks of, one of each shape: the one that can lose most channels."""
     model, layers = trials.runner.model, [layer for layer in device.layers if layer.prunable]
     inputs = record_inputs(model, trials.inputs, [layer.name for layer in layers])
