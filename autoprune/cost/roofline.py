@@ -122,7 +122,8 @@ def predict_times(
         fused: Which operators run inside an earlier one, shape (ops,).
         profile: The device.
     """
-    rate = np.array([profile.peak(op.dtype).value for op in table.ops]) * profile.compute.utilisation.value
+    peaks = {dtype: profile.peak(dtype).value for dtype in {op.dtype for op in table.ops}}
+    rate = np.array([peaks[op.dtype] for op in table.ops]) * profile.compute.utilisation.value
     compute = padded_macs(table, profile) / rate
     # A published speedup is that of the whole operator against the dense one, so it divides the dense time. Dividing
     # the compressed bytes again would count the zeros twice.
