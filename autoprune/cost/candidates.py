@@ -12,7 +12,7 @@ from autoprune.cost.extents import Floats, Ints
 from autoprune.cost.table import DENSE
 from autoprune.errors import ConfigError
 from autoprune.graph.groups import ModelGraph
-from autoprune.pruning.granularity import granularity, removed_count
+from autoprune.pruning.granularity import DEPTH, granularity, removed_count
 from autoprune.pruning.plan import Plan
 from autoprune.spec.config import PruningConfig
 
@@ -78,7 +78,7 @@ class Asked:
         """Return candidates of configs that were checked against the graph.
 
         Raises:
-            ConfigError: A threshold decides somewhere: how many units that removes, only scores tell.
+            ConfigError: A threshold decides somewhere, or residual blocks go: what that removes, only scores tell.
         """
         count = len(configs)
         kept = np.tile(self._units, (count, 1))
@@ -91,6 +91,8 @@ class Asked:
                     raise ConfigError(
                         f"layer {name!r} has a threshold, and only scores tell what it removes; plan the config first"
                     )
+                if choice.granularity == DEPTH:
+                    raise ConfigError(f"stage {name!r} loses blocks, and only scores tell which; plan the config first")
                 if granularity(choice.granularity).removed:
                     units = int(self._units[self._groups[name]])
                     kept[row, self._groups[name]] = units - removed_count(units, choice.fraction)

@@ -103,8 +103,9 @@ class MacCounter:
         leaves = dict(smaller.named_modules())
         modules: dict[str, int] = dict.fromkeys(self.dense.modules, 0)
         for name, dense_size in self._weights.items():
-            weight = leaves[name]._parameters["weight"]
-            assert weight is not None
+            weight = leaves[name]._parameters["weight"] if name in leaves else None
+            if weight is None:  # it went with its block
+                continue
             count = self.dense.modules.get(name, 0) * weight.numel() // dense_size
             for parent in _and_parents(name):
                 if parent in modules:

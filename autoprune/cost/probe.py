@@ -19,9 +19,9 @@ from autoprune.cost.extents import Extents, Ints
 from autoprune.cost.table import FIELDS
 from autoprune.cost.workload import Op, Workload, workload_of
 from autoprune.errors import AutopruneError
+from autoprune.graph.copying import copy_module
 from autoprune.graph.groups import ModelGraph
 from autoprune.graph.walk import stored_tensors
-from autoprune.pruning.copying import copy_module
 from autoprune.pruning.plan import cuts_of
 from autoprune.pruning.surgery import cut
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -13,11 +13,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.errors import SurgeryError, TraceError
+from autoprune.graph.blocks import is_within
 from autoprune.graph.groups import ModelGraph, find_groups
 from autoprune.graph.trace import check_inputs, output_tensors
 from autoprune.graph.walk import stored_tensors
-from autoprune.pruning.granularity import granularity, removed_count
-from autoprune.pruning.plan import check_config
+from autoprune.pruning.granularity import DEPTH, granularity, removed_count
+from autoprune.pruning.plan import blocks_gone, check_config
+from autoprune.pruning.surgery import skipped_blocks
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.record import TrialRecord
 from autoprune.trial.task import positional
@@ -119,11 +121,11 @@ def config_differences(smaller: nn.Module, config: PruningConfig, graph: ModelGr
         ConfigError: The config does not fit the graph.
     """
     check_config(config, graph)
-    tensors = stored_tensors(smaller)
+    tensors, skipped = stored_tensors(smaller), skipped_blocks(smaller)
     losses: dict[Axis, list[Loss]] = {}
     open_axes: set[Axis] = set()
     for name, choice in config.choices():
-        if granularity(choice.granularity).removed:
+        if granularity(choice.granularity).removed and choice.granularity != DEPTH:
             group = graph.groups[name]
             for slices in group.slices:
                 axis = (slices.tensor, slices.dim)
@@ -139,8 +141,19 @@ def config_differences(smaller: nn.Module, config: PruningConfig, graph: ModelGr
             if not least <= left <= most and (name, dim) not in open_axes:
                 asked = least if least == most else f"{least} to {most}"
                 found.append(f"{name} has {left} of {size} along dimension {dim} where {asked} are asked")
-    found += [f"{name} is missing" for name in graph.shapes if name not in tensors]
+    found += [f"{name} is missing" for name in graph.shapes if name not in tensors and not is_within(name, skipped)]
+    found += _block_differences(skipped, config, graph)
     return found + list(_pattern_differences(tensors, config, graph))
+
+
+def _block_differences(skipped: Iterable[str], config: PruningConfig, graph: ModelGraph) -> Iterator[str]:
+    asked = {name: choice for name, choice in config.choices() if choice.granularity == DEPTH}
+    for name, stage in graph.stages.items():
+        gone = len({block.name for block in stage.blocks} & set(skipped))
+        choice = asked.get(name)
+        wanted = blocks_gone(stage, choice.fraction) if choice is not None and choice.threshold is None else 0
+        if gone != wanted and (choice is None or choice.threshold is None):
+            yield f"stage {name} lost {gone} of {stage.depth} blocks where {wanted} are asked"
 
 
 def _asked(size: int, losses: list[Loss]) -> tuple[int, int]:
@@ -160,6 +173,8 @@ def _pattern_differences(tensors: Mapping[str, Tensor], config: PruningConfig, g
         if shape.mask is None or choice.threshold is not None or not choice.fraction:
             continue
         layer = graph.layer(name)
+        if layer.weight not in tensors:  # it went with its block
+            continue
         weight = tensors[layer.weight].detach().movedim(layer.out_dim, 0)
         gone = ~shape.mask(weight.abs().double().cpu(), choice.fraction)
         left = int((weight.cpu()[gone] != 0).sum())
@@ -188,6 +203,10 @@ def _record_differences(
             yield f"{name} of the record is missing"
             continue
         known = graph.layers[name]
+        if known.weight not in tensors:
+            if layer.channels:
+                yield f"{name} is missing where the record has {layer.channels} channels"
+            continue
         weight = tensors[known.weight].detach()
         channels, dense = weight.shape[known.out_dim], known.shape[known.out_dim]
         if layer.dense_channels != dense:

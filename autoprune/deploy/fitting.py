@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from autoprune.errors import ConfigError, UsageError
 from autoprune.graph.groups import ModelGraph
-from autoprune.pruning.granularity import granularity
+from autoprune.pruning.granularity import DEPTH, granularity
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import PruningConfig
 from autoprune.training.schedules import OneShotSchedule, Schedule
@@ -64,6 +64,11 @@ def check_optimizer(
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, choice in config.choices():
         layers: Iterable[str] = (name,)
+        if choice.granularity == DEPTH:
+            raise ConfigError(
+                f"stage {name!r} loses whole blocks, which no schedule can do little by little; "
+                "take the entry out, and remove the blocks before: apply a config with the depth entries alone"
+            )
         if granularity(choice.granularity).removed:
             layers = graph.groups[name].layers
         for layer in layers:

@@ -83,6 +83,7 @@ class PrunedFile(Document):
         head_sizes: Integer attributes that no shape tells (``blocks.0.attn.num_heads``) to their values after pruning.
         kept: Axes that lost places; None where that is not known (schema 1, or a model that surgery did not make).
         place_sets: What ``kept`` refers to.
+        skipped: Residual blocks that the identity has replaced, with the form of their result.
         config: The config it was made by; its ``provenance`` names study, trial, task and device.
         version: Version of autoprune that wrote it.
         versions: Package to version, of what else had a part in its numbers.
@@ -94,6 +95,7 @@ class PrunedFile(Document):
     head_sizes: dict[str, int] = Field(default_factory=dict)
     kept: tuple[KeptAxis, ...] | None = None
     place_sets: tuple[PlaceSet, ...] = ()
+    skipped: dict[str, Annotated[int, Field(ge=0, le=16)]] = Field(default_factory=dict)
     config: PruningConfig | None = None
     version: str
     versions: dict[str, str] = Field(default_factory=dict)

@@ -23,10 +23,11 @@ from autoprune.deploy.pruned_file import (
     restored_tensor,
 )
 from autoprune.errors import ConfigError
+from autoprune.graph.blocks import is_within
 from autoprune.graph.trace import fingerprint
 from autoprune.graph.walk import first_names
 from autoprune.pruning.kept import Kept, kept_of, note_kept
-from autoprune.pruning.surgery import head_sizes, rebuild
+from autoprune.pruning.surgery import head_sizes, rebuild, skipped_blocks
 from autoprune.spec.config import PruningConfig
 
 
@@ -81,6 +82,7 @@ def save_pruned(
         head_sizes=head_sizes(model),
         kept=kept,
         place_sets=place_sets,
+        skipped=skipped_blocks(model),
         config=config,
         version=version("autoprune"),
         versions={"torch": version("torch"), "safetensors": version("safetensors")},
@@ -107,7 +109,7 @@ def load_pruned(model: nn.Module, path: Path | str) -> nn.Module:
         ConfigError: The file is for another architecture.
     """
     about, tensors = _checked(model, Path(path))
-    smaller = rebuild(model, tensors, about.head_sizes)
+    smaller = rebuild(model, tensors, about.head_sizes, about.skipped)
     kept = about.kept_places(str(path))
     if kept is not None:
         note_kept(smaller, kept)
@@ -129,10 +131,15 @@ def expand_pruned(model: nn.Module, path: Path | str) -> nn.Module:
 
     Raises:
         SpecError: As :func:`load_pruned`.
-        ConfigError: As :func:`load_pruned`, and where the file holds no kept indices.
+        ConfigError: As :func:`load_pruned`, and where the file holds no kept indices or lacks whole residual blocks.
     """
     about, tensors = _checked(model, Path(path))
     kept = _known(about, str(path))
+    if about.skipped:
+        raise ConfigError(
+            f"{path} lacks the residual block {min(about.skipped)!r}, which the dense class cannot express by zeros; "
+            "use load_pruned"
+        )
     first, dense = first_names(model), model.state_dict()
     whole = {}
     for name, tensor in tensors.items():
@@ -170,6 +177,8 @@ def prune_like(model: nn.Module, path: Path | str) -> nn.Module:
     first = first_names(model)
     cut = {}
     for name, dense in model.state_dict().items():
+        if is_within(name, about.skipped):
+            continue
         value = dense.detach().clone()
         for dim in range(value.dim()):
             places = kept.places.get((first[name], dim))
@@ -178,7 +187,7 @@ def prune_like(model: nn.Module, path: Path | str) -> nn.Module:
         if about.tensors[name].stored == "bitmask" and value.dim() > 1:
             value = value.masked_fill(tensors[name].to(value.device) == 0, 0.0)
         cut[name] = value
-    smaller = rebuild(model, cut, about.head_sizes)
+    smaller = rebuild(model, cut, about.head_sizes, about.skipped)
     note_kept(smaller, kept)
     return smaller.eval()
 
@@ -193,8 +202,12 @@ def _checked(model: nn.Module, path: Path) -> tuple[PrunedFile, dict[str, Tensor
             f"{path} is for the architecture {about.fingerprint}, the model is {found}{_differences(about, dense)}; "
             "build the model exactly as it was before pruning"
         )
-    if set(dense) != set(about.tensors):
-        odd = sorted(set(dense) ^ set(about.tensors))[0]
+    absent = sorted(set(about.skipped) - {name for name, _ in model.named_modules()})
+    if absent:
+        raise ConfigError(f"{path} leaves out {absent[0]!r}, which the model lacks; build it as it was before pruning")
+    expected = {name for name in dense if not is_within(name, about.skipped)}
+    if expected != set(about.tensors):
+        odd = sorted(expected ^ set(about.tensors))[0]
         raise ConfigError(f"{path} and the model differ in tensor {odd!r}; build the model as it was before pruning")
     unknown = set(about.head_sizes) - set(head_sizes(model))
     if unknown:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from autoprune.errors import TraceError, unknown_name
+from autoprune.graph.blocks import Stage, find_stages
 from autoprune.graph.members import Axis, Members, members
 from autoprune.graph.rules import SIZE
 from autoprune.graph.rules.attention import PRODUCT
@@ -139,6 +140,7 @@ class ModelGraph:
         pinned: Channels that stay, with reasons.
         norm_scales: Names of batch-norm scales.
         untraced: Why no groups are known, where the model does not export; empty otherwise.
+        stages: Stage name to residual blocks that may be replaced by the identity.
     """
 
     fingerprint: str
@@ -148,6 +150,7 @@ class ModelGraph:
     pinned: tuple[Pinned, ...]
     norm_scales: frozenset[str] = field(default_factory=frozenset)
     untraced: str = ""
+    stages: Mapping[str, Stage] = field(default_factory=dict)
 
     def layer(self, name: str) -> Layer:
         """Return a layer by name, or raise with the closest name."""
@@ -193,7 +196,15 @@ def find_groups(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         walks.append(Walk(model, traced, "heads"))
     layers = _layers(model, list(walks[0].used))
     groups = _named(_groups(walks, layers, model), layers)
-    return ModelGraph(identity, layers, groups, shapes, _pinned(walks, layers), frozenset(walks[0].found.norm_scales))
+    return ModelGraph(
+        identity,
+        layers,
+        groups,
+        shapes,
+        _pinned(walks, layers),
+        frozenset(walks[0].found.norm_scales),
+        stages=find_stages(model, traced, list(layers), args, kwargs),
+    )
 
 
 def layers_alone(model: nn.Module, reason: str) -> ModelGraph:

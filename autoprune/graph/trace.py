@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,10 +28,12 @@ class Trace:
     Attributes:
         nodes: FX nodes in execution order.
         tensors: Placeholder name to the qualified name of the parameter or buffer behind it.
+        constants: Name to tensor, for those that are neither: the export lifted them out of the code.
     """
 
     nodes: tuple[torch.fx.Node, ...]
     tensors: Mapping[str, str]
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TensorsOut(nn.Module):
@@ -49,6 +51,13 @@ class TensorsOut(nn.Module):
 def inner_name(name: str) -> str:
     """Return the name in the user's model of a module or tensor of the model around it."""
     return name.removeprefix("inner").removeprefix(".")
+
+
+def operator_name(target: Any) -> str:
+    """Return an operator's name without namespace, overload and the underscore of in-place variants ("conv2d")."""
+    schema = getattr(target, "_schema", None)
+    name = schema.name.partition("::")[2] if schema is not None else getattr(target, "__name__", str(target))
+    return str(name).removesuffix("_")
 
 
 def output_tensors(value: Any) -> list[torch.Tensor]:
@@ -127,7 +136,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         **signature.inputs_to_lifted_tensor_constants,
     }
     tensors = {placeholder: inner_name(name) for placeholder, name in named.items()}
-    return Trace(tuple(exported.graph.nodes), tensors)
+    constants = {inner_name(name): value for name, value in exported.constants.items()}
+    return Trace(tuple(exported.graph.nodes), tensors, constants)
 
 
 def fingerprint(model: nn.Module) -> str:

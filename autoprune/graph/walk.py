@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.graph.identity import fixed
 from autoprune.graph.rules import Call, Findings, Stored, apply_rule
-from autoprune.graph.trace import Trace, inner_name
+from autoprune.graph.trace import Trace, inner_name, operator_name
 
 
 class Walk:
@@ -71,7 +71,7 @@ class Walk:
         if node.target is operator.getitem:
             return args[0][args[1]]
         regions = [i for i, value in enumerate(args) if isinstance(value, torch.fx.GraphModule)]
-        if len(regions) == 1 and _name(node.target).startswith("wrap_with"):
+        if len(regions) == 1 and operator_name(node.target).startswith("wrap_with"):
             return self._inline(args[regions[0]], args[regions[0] + 1 :])
         for used in node.all_input_nodes:
             stored = self._env[used]
@@ -85,7 +85,7 @@ class Walk:
         result = apply_rule(
             Call(
                 found=self.found,
-                operator=_name(node.target),
+                operator=operator_name(node.target),
                 target=node.target,
                 args=args,
                 kwargs=kwargs,
@@ -132,9 +132,3 @@ def _held(node: torch.fx.Node) -> Any:
     for part in str(node.target).split("."):
         value = getattr(value, part)
     return value
-
-
-def _name(target: Any) -> str:
-    schema = getattr(target, "_schema", None)
-    name = schema.name.partition("::")[2] if schema is not None else getattr(target, "__name__", str(target))
-    return str(name).removesuffix("_")

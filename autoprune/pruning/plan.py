@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.errors import ConfigError, UnknownNameError, unknown_name
+from autoprune.graph.blocks import Stage, is_within
 from autoprune.graph.groups import Layer, ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.pruning.criteria import CRITERIA
-from autoprune.pruning.granularity import granularity, lowest, removed_count, unit_sums
-from autoprune.pruning.scores import Scores, pattern_scores, units_below
+from autoprune.pruning.granularity import DEPTH, granularity, lowest, removed_count, unit_sums
+from autoprune.pruning.scores import ScoreBook, Scores, pattern_scores, units_below
 from autoprune.spec.config import LayerChoice, PruningConfig
 
 Cuts = Mapping[tuple[str, int], Tensor]
@@ -31,12 +32,14 @@ class Plan:
         masks: Weight name to the kept weights of what is left (bool, shape after the cuts).
         patterns: Weight name to the granularity of its mask.
         gone: Group name to how many of its units are cut.
+        skipped: Residual block that goes to :attr:`autoprune.graph.skip.Skip.length`.
     """
 
     cuts: Cuts
     masks: Mapping[str, Tensor]
     patterns: Mapping[str, str]
     gone: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 NOTHING = Plan({}, {}, {})
@@ -99,7 +102,11 @@ def _check_choice(name: str, choice: LayerChoice, graph: ModelGraph) -> None:
             f"layer {name!r}: criterion {choice.criterion!r} scores only {', '.join(criterion.granularities)}, "
             f"not {choice.granularity!r}; choose another criterion"
         )
-    if shape.removed:
+    if choice.granularity == DEPTH:
+        _check_stage(name, graph)
+    elif shape.removed:
+        if name in graph.stages and name not in graph.groups:
+            raise ConfigError(f"{name!r} is a stage of residual blocks; its granularity is {DEPTH!r}")
         if name not in graph.groups:
             _raise_no_group(name, graph)
         kind = graph.groups[name].kind
@@ -119,6 +126,22 @@ def _check_choice(name: str, choice: LayerChoice, graph: ModelGraph) -> None:
             )
 
 
+def _check_stage(name: str, graph: ModelGraph) -> None:
+    if name in graph.stages:
+        return
+    if graph.untraced:
+        raise ConfigError(f"stage {name!r} cannot lose blocks: {graph.untraced}")
+    if not graph.stages:
+        raise ConfigError(
+            f"stage {name!r}: this model has no residual block that the identity can replace; "
+            "choose another granularity"
+        )
+    owner = next((s.name for s in graph.stages.values() if name in [block.name for block in s.blocks]), None)
+    if owner is not None:
+        raise ConfigError(f"block {name!r} belongs to stage {owner!r}; prune that name")
+    raise unknown_name("stage", name, graph.stages)
+
+
 def _raise_no_group(name: str, graph: ModelGraph) -> None:
     if graph.untraced:
         raise ConfigError(f"layer {name!r} cannot lose channels: {graph.untraced}")
@@ -131,25 +154,30 @@ def _raise_no_group(name: str, graph: ModelGraph) -> None:
     raise ConfigError(f"the channels of layer {name!r} stay ({'; '.join(reasons)}); choose a weight pattern for it")
 
 
-def make_plan(config: PruningConfig, graph: ModelGraph, book: Scores) -> Plan:
+def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan:
     """Decide every unit that goes.
 
     Raises:
         ConfigError: As :func:`check_config`, and where scores cannot be computed.
     """
     check_config(config, graph)
-    return plan_units(config, graph, book)
+    plan = plan_units(config, graph, book)
+    skipped = _skipped(config, graph, book)
+    if not skipped:
+        return plan
+    left = {name: mask for name, mask in plan.masks.items() if not is_within(name, skipped)}
+    return replace(plan, masks=left, patterns={name: plan.patterns[name] for name in left}, skipped=skipped)
 
 
 def plan_units(config: PruningConfig, graph: ModelGraph, book: Scores) -> Plan:
-    """As :func:`make_plan`, for a config that was checked: the graph may be of the same model, smaller by now.
+    """Decide channels, heads and weights, for a config that was checked; the graph may be smaller by now.
 
     Raises:
         ConfigError: Scores cannot be computed.
     """
     gone: dict[str, Tensor] = {}
     for name, choice in config.choices():
-        if granularity(choice.granularity).removed:
+        if granularity(choice.granularity).removed and choice.granularity != DEPTH:
             group = graph.groups[name]
             scores = book.unit_scores(choice.criterion, group)
             count = _count(choice, scores)
@@ -175,6 +203,26 @@ def plan_units(config: PruningConfig, graph: ModelGraph, book: Scores) -> Plan:
         masks[layer.weight] = kept.movedim(0, layer.out_dim)
         patterns[layer.weight] = choice.granularity
     return Plan(cuts, masks, patterns, {name: units.numel() for name, units in gone.items()})
+
+
+def blocks_gone(stage: Stage, fraction: float) -> int:
+    """Return how many blocks of a stage go: the fraction is of all its blocks, also of those that must stay."""
+    return min(removed_count(stage.depth, fraction), stage.units)
+
+
+def _skipped(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> dict[str, int]:
+    gone: dict[str, int] = {}
+    for name, choice in config.choices():
+        if choice.granularity != DEPTH:
+            continue
+        stage = graph.stages[name]
+        scores = book.block_scores(choice.criterion, stage)
+        if choice.threshold is not None:
+            count = units_below(scores, choice.threshold.std)
+        else:
+            count = blocks_gone(stage, choice.fraction)
+        gone |= {stage.blocks[i].name: stage.blocks[i].length for i in lowest(scores, count).tolist()}
+    return gone
 
 
 def cuts_of(graph: ModelGraph, gone: Mapping[str, Tensor]) -> Cuts:

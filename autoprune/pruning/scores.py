@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
+from autoprune.graph.blocks import Stage, is_within
 from autoprune.graph.groups import Group, Layer, Slices
 from autoprune.pruning.columns import Moments
 from autoprune.pruning.criteria import CRITERIA, Evidence
 from autoprune.pruning.criteria.curvature import input_moments
-from autoprune.pruning.granularity import Granularity, unit_sums
+from autoprune.pruning.granularity import DEPTH, Granularity, unit_sums
 
 
 class Scores(Protocol):
@@ -55,8 +56,8 @@ class ScoreBook:
         }
         return " and ".join(name for name, missing in lacks.items() if missing)
 
-    def serves(self, criterion: str, granularity: str, judged: Layer | Group) -> bool:
-        """Whether a criterion can score the units of a layer or group.
+    def serves(self, criterion: str, granularity: str, judged: Layer | Group | Stage) -> bool:
+        """Whether a criterion can score the units of a layer, group or stage.
 
         Raises:
             ConfigError: As :meth:`weight_scores`.
@@ -66,6 +67,9 @@ class ScoreBook:
             return False
         if isinstance(judged, Layer):
             return judged.weight in self.weight_scores(criterion)
+        if isinstance(judged, Stage):
+            scored = self.weight_scores(criterion)
+            return all(any(is_within(name, [block.name]) for name in scored) for block in judged.blocks)
         return bool(self._judged(criterion, judged))
 
     def weight_scores(self, criterion: str) -> Mapping[str, Tensor]:
@@ -137,6 +141,27 @@ class ScoreBook:
                 total += per_unit / mean if mean > 0 else per_unit
             self._units[key] = total
         return self._units[key]
+
+    def block_scores(self, criterion: str, stage: Stage) -> Tensor:
+        """Return the scores of a stage's blocks, shape (blocks,): the sum over all weights of a block.
+
+        Raises:
+            ConfigError: The criterion judges nothing in a block.
+        """
+        if not self.serves(criterion, DEPTH, stage):
+            raise ConfigError(
+                f"criterion {criterion!r} cannot score whole blocks, as of stage {stage.name!r}; "
+                "choose another criterion"
+            )
+        scores = self.weight_scores(criterion)
+        return torch.stack([self._block_score(scores, block.name) for block in stage.blocks])
+
+    def _block_score(self, scores: Mapping[str, Tensor], block: str) -> Tensor:
+        within = {name: values for name, values in scores.items() if is_within(name, [block])}
+        signed = any(_is_signed(values, self.evidence.model.get_parameter(name)) for name, values in within.items())
+        draws = [values if signed else values[None] for values in within.values()]
+        sums = torch.stack([each.flatten(1).sum(dim=1, dtype=torch.float64).cpu() for each in draws]).sum(dim=0)
+        return _settle(sums[:, None], signed)[0]
 
     def moments(self, second: bool) -> Mapping[str, Moments]:
         """Return the moments of what each layer reads, by weight name; it needs ``Task.batches``.

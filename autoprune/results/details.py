@@ -160,7 +160,7 @@ def _layer_cell(trial: TrialRecord, name: str, group: str) -> Cell:
     if layer is None:
         return Cell(MISSING)
     zeros = f", {percent(layer.weight_sparsity)} of weights zero" if layer.weight_sparsity > 0 else ""
-    kept = f"{layer.channels} of {layer.dense_channels}{zeros}"
+    kept = f"{layer.channels} of {layer.dense_channels}{zeros}" if layer.channels else "gone with its block"
     layers = trial.config.layers if trial.config else {}
     choices = [c for key in dict.fromkeys((group, name)) for c in layers.get(key, ()) if c.fraction > 0]
     return Cell(kept, "; ".join(plain(f"{c.granularity}, {c.criterion}", NAME_LIMIT) for c in choices))

@@ -58,6 +58,9 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
         for name in spec.objectives
     }
     said = [str(runner.proof), *([graph.untraced] if graph.untraced else []), *notes]
+    if graph.stages:
+        blocks = [block.name for stage in graph.stages.values() for block in stage.blocks]
+        said.append(f"residual blocks that the identity may replace (granularity depth): {', '.join(blocks)}")
     if runner.meter is None:
         said.append(f"latency is modelled: {runner.profile.title} is not measured from here, so it only ranks")
     return StudyRecord(

@@ -13,9 +13,11 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from autoprune.errors import ConfigError, UnknownNameError
+from autoprune.graph.blocks import Stage
 from autoprune.graph.groups import Group, Layer, ModelGraph
 from autoprune.pruning.criteria import CRITERIA
-from autoprune.pruning.granularity import granularity, removed_count
+from autoprune.pruning.granularity import DEPTH, granularity, removed_count
+from autoprune.pruning.plan import blocks_gone
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig, RecoverySpec, is_n_of_m
 from autoprune.spec.space import LayerSpace, SpaceSpec
@@ -45,6 +47,7 @@ class Knob:
         methods: "GRANULARITY/CRITERION", each criterion able to serve its granularity here; or NONE.
         sparsities: Ascending; empty where every method fixes its own.
         group: The group, where channels may go.
+        stage: The stage, where residual blocks may go.
         width: Output channels of the layer.
         round_to: Channel counts left are multiples of this.
     """
@@ -55,6 +58,7 @@ class Knob:
     group: Group | None
     width: int
     round_to: int
+    stage: Stage | None = None
 
     def parameters(self) -> dict[str, tuple[Any, ...]]:
         """Return parameter names and their choices."""
@@ -71,7 +75,9 @@ class Knob:
         if is_n_of_m(key):
             return LayerChoice(granularity=key, criterion=criterion)
         sparsity = params[f"{self.name}|sparsity"]
-        if granularity(key).removed:
+        if self.stage is not None:
+            sparsity = round(blocks_gone(self.stage, sparsity) / self.stage.depth, 10)
+        elif granularity(key).removed:
             assert self.group is not None
             sparsity = self._reached(self.group, sparsity)
         return LayerChoice(granularity=key, criterion=criterion, sparsity=sparsity) if sparsity else None
@@ -146,12 +152,13 @@ class Proposals:
     def uniform(self, sparsity: float) -> dict[str, Any]:
         """Return parameters that remove the same fraction everywhere: channels where they can go, else single weights.
 
-        0 is the dense model.
+        0 is the dense model. No residual block goes.
         """
         channels = any(knob.group is not None for knob in self.knobs)
         params: dict[str, Any] = {}
         for knob in self.knobs:
-            params |= knob.uniform(sparsity if knob.group is not None or not channels else 0.0)
+            thinned = knob.stage is None and (knob.group is not None or not channels)
+            params |= knob.uniform(sparsity if thinned else 0.0)
         return params
 
     def nearest(self, config: PruningConfig) -> dict[str, Any]:
@@ -222,6 +229,10 @@ def make_proposals(
         only_channels = options.model_copy(update={"granularities": channels})
         found += [_knob(group.name, layer, group, only_channels, book, notes) for group in groups[1:]]
         knobs += [knob for knob in found if knob is not None]
+    for stage in graph.stages.values():
+        options = space.resolve(stage.name, stage.type_name)
+        if options is not None and DEPTH in options.granularities:
+            knobs += _stage_knob(stage, options, book, notes)
     if not any(len(choices) > 1 for knob in knobs for choices in knob.parameters().values()):
         silent = "each layer has one choice" if knobs else "no rule gives a layer granularity, criterion and sparsity"
         why = graph.untraced or "; ".join(notes) or silent
@@ -285,3 +296,17 @@ def _knob(
         width=layer.shape[layer.out_dim],
         round_to=options.round_to,
     )
+
+
+def _stage_knob(stage: Stage, options: LayerSpace, book: ScoreBook, notes: dict[str, None]) -> list[Knob]:
+    serving = [criterion for criterion in options.criteria if book.serves(criterion, DEPTH, stage)]
+    if not serving:
+        notes.setdefault(f"{DEPTH} on {stage.name!r} is left out: none of the space's criteria can score whole blocks")
+        return []
+    # Sparsities that remove the same blocks are one choice.
+    counts = {blocks_gone(stage, sparsity): None for sparsity in options.sparsities}
+    sparsities = tuple(round(count / stage.depth, 10) for count in counts)
+    methods = [f"{DEPTH}/{criterion}" for criterion in serving]
+    if sparsities[0] != 0:
+        methods.insert(0, NONE)
+    return [Knob(stage.name, tuple(methods), sparsities, None, 1, 1, stage)]

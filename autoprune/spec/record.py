@@ -75,7 +75,7 @@ class LayerRecord(Document):
     """What became of one layer.
 
     Attributes:
-        channels: Output channels left.
+        channels: Output channels left; 0 where its residual block was removed.
         dense_channels: Output channels before.
         weight_sparsity: Fraction of the remaining weights that is zero.
         macs: MACs of the layer as executed.

@@ -17,6 +17,7 @@ from autoprune.cost.storage import size_bytes
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import workload_of
 from autoprune.graph.groups import ModelGraph
+from autoprune.pruning.granularity import DEPTH
 from autoprune.pruning.plan import Plan, check_config
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.hardware import DeviceProfile
@@ -85,19 +86,23 @@ class TrialCosts:
     def of_config(self, config: PruningConfig) -> Costs | None:
         """Return the costs of a config without building anything; None where the built network must tell.
 
-        That is so for a threshold, which only scores can turn into counts, and where :class:`CostModel` is not exact.
+        That is so for a threshold, which only scores can turn into counts, for residual blocks, of which they choose
+        which go, and where :class:`CostModel` is not exact.
 
         Raises:
             ConfigError: The config does not fit the model.
         """
         check_config(config, self._graph)
-        if self.model is None or any(choice.threshold is not None for _, choice in config.choices()):
+        scored = any(choice.threshold is not None or choice.granularity == DEPTH for _, choice in config.choices())
+        if self.model is None or scored:
             return None
         return self._from_counts(self.model, self.model.asked.configs([config]))
 
     def of_built(self, smaller: nn.Module, plan: Plan) -> Costs:
         """Return the costs of a network that was built, by counts where they tell all."""
-        costs = None if self.model is None else self._from_counts(self.model, self.model.asked.plan(plan))
+        costs = (
+            None if self.model is None or plan.skipped else self._from_counts(self.model, self.model.asked.plan(plan))
+        )
         return costs or self.count(smaller, plan)
 
     def count(self, smaller: nn.Module, plan: Plan) -> Costs:
@@ -124,7 +129,7 @@ class TrialCosts:
             ),
             layers={
                 layer.name: LayerRecord(
-                    channels=parameters[layer.weight].shape[layer.out_dim],
+                    channels=parameters[layer.weight].shape[layer.out_dim] if layer.weight in parameters else 0,
                     dense_channels=layer.shape[layer.out_dim],
                     weight_sparsity=1 - density.get(layer.weight, 1.0),
                     macs=macs.modules.get(layer.name, 0),

@@ -33,7 +33,9 @@ The networks are the small ones of `tests/graph`, with random weights, in float6
 
 *Ours.* Groups of coupled channels, and of attention heads, with their units; the share of the output channels of all
 layers that can go; the largest difference of outputs, relative, between the smaller network (a random half of every
-group removed) and the dense one in which nothing reads what was removed; what stays, in channels, and why.
+group removed) and the dense one in which nothing reads what was removed; what stays, in channels, and why. *Blocks*:
+residual blocks that the identity may replace, of those in their stages; the network without them equals the exported
+graph with their branches zero, or they would not be counted.
 
 *Torch-Pruning.* Each group of its `DependencyGraph` in turn, the output layer left out: a random half is removed, and
 the result is put to the same test, against the dense network in which the consumers that Torch-Pruning itself names do
@@ -42,8 +44,8 @@ computes something else; with layer norm or RMS norm over the channels that is s
 *Broken*: groups that it refuses, or whose network does not run. Of attention it wants to be told the heads, and leaves
 the counts of the modules to its user; here it is told nothing, as we are.
 
-| network | groups (units) | heads | can go | difference | what stays | its exact | wrong | broken | difference |
-|---|--:|--:|--:|--:|---|--:|--:|--:|--:|
+| network | groups (units) | heads | blocks | can go | difference | what stays | its exact | wrong | broken | worst |
+|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|
 """
 
 
@@ -78,7 +80,9 @@ def ours(model: nn.Module, inputs: tuple[Any, ...]) -> str:
         counts.append(f"{len(groups)} ({sum(group.units for group in groups)})" if groups else "")
     total = sum(layer.shape[layer.out_dim] for layer in graph.layers.values())
     share = 1 - sum(pinned.channels for pinned in graph.pinned) / total
-    return f"{counts[0]} | {counts[1]} | {share:.0%} | {error:.0e} | {what_stays(graph)}"
+    stages = graph.stages.values()
+    blocks = f"{sum(s.units for s in stages)} of {sum(s.depth for s in stages)}" if stages else ""
+    return f"{counts[0]} | {counts[1]} | {blocks} | {share:.0%} | {error:.0e} | {what_stays(graph)}"
 
 
 def what_stays(graph: ModelGraph) -> str:

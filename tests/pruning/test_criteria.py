@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from autoprune.errors import ConfigError
 from autoprune.pruning.criteria import CRITERIA, DATA_SAMPLES, Rule, batch_size
+from autoprune.pruning.criteria.activations import RANK_SAMPLES
 from autoprune.pruning.criteria.curvature import DAMPING
 from autoprune.pruning.criteria.weights import LP, lamp_scores
 from autoprune.pruning.scores import ScoreBook
@@ -159,7 +160,7 @@ def test_channels_are_judged_where_they_are_read(evidence, batches, graph):
     for key, values in {
         "activation": x.abs().mean((0, 2, 3)),
         "apoz": (x != 0).float().mean((0, 2, 3)),
-        "hrank": torch.linalg.matrix_rank(x[:8]).float().mean(0),
+        "hrank": torch.linalg.matrix_rank(x[:RANK_SAMPLES]).float().mean(0),
     }.items():
         scores = book.unit_scores(key, graph.groups["inner"])
         assert torch.allclose(scores.float(), values / values.mean(), rtol=1e-4), key

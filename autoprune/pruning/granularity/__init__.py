@@ -1,8 +1,8 @@
-"""Granularities: the shape of what is removed. ``channel`` and ``head`` are really cut out, weight patterns are zeroed.
+"""Granularities: the shape of what is removed. Channels, heads and residual blocks really go, weights become zero.
 
-A weight pattern turns scores, one per weight, into a mask. Channels and heads are chosen by the group, not by the
-layer, so they have no mask; they are here so that one list holds all keys. ``N:M`` and ``block:RxC`` are families of
-keys.
+A weight pattern turns scores, one per weight, into a mask. Channels and heads are chosen by the group, blocks
+by the stage, so they have no mask; they are here so that one list holds all keys. ``N:M`` and ``block:RxC`` are
+families of keys.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from autoprune.pruning.granularity.kernel import KERNEL, PATTERN
 from autoprune.pruning.granularity.n_of_m import n_of_m_granularity
 from autoprune.pruning.granularity.shape import (
     CHANNEL,
+    DEPTH,
     GRANULARITIES,
     HEAD,
     Granularity,
@@ -27,6 +28,7 @@ from autoprune.spec.config import is_n_of_m
 
 __all__ = [
     "CHANNEL",
+    "DEPTH",
     "GRANULARITIES",
     "HEAD",
     "Granularity",
@@ -48,6 +50,9 @@ for _shape in (
     Granularity(CHANNEL, "a channel with all that is coupled to it, really removed", True, None, always_fits),
     Granularity(
         HEAD, "an attention head (grouped queries: all that share a key), really removed", True, None, always_fits
+    ),
+    Granularity(
+        DEPTH, "a residual block of a stage, replaced by the identity, really removed", True, None, always_fits
     ),
 ):
     GRANULARITIES.add(_shape.key, _shape)

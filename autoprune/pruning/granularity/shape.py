@@ -16,6 +16,7 @@ from autoprune.registry import Registry
 
 CHANNEL = "channel"
 HEAD = "head"
+DEPTH = "depth"
 
 Size = tuple[int, ...]
 """Of a weight with the output first: (out, in, *kernel)."""

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from autoprune.pruning.copying import copy_module
+from autoprune.graph.copying import copy_module
 
 
 class Odd(nn.Module):
