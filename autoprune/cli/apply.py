@@ -1,0 +1,54 @@
+"""``autoprune apply``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.cli.streams import out
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--task", "reference", required=True, metavar="MODULE:FUNCTION", help="The task, as in the study.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    help="Where the task keeps its files  [default: the run that the config names, if it is there]",
+)
+def apply(config: Path, reference: str, output: Path, directory: Path | None) -> None:
+    """Build the smaller network of a CONFIG from the task's checkpoint, check it, and save it."""
+    from autoprune.spec.config import load_config
+
+    chosen = load_config(config)
+
+    from autoprune.cost.macs import count_macs
+    from autoprune.deploy.apply import apply as build
+    from autoprune.deploy.save import load_pruned, save_pruned
+    from autoprune.trial.task import load_task, score
+
+    if directory is None and chosen.provenance is not None and chosen.provenance.run is not None:
+        directory = Path(chosen.provenance.run) if Path(chosen.provenance.run).is_dir() else None
+    task = load_task(reference, directory)
+    smaller = build(
+        task.model, chosen, task.example_inputs, batches=task.batches, loss=task.loss, finetune=task.finetune
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    size = save_pruned(smaller, output, chosen)
+    loaded = load_pruned(task.model, output)  # what is told is told of the file, as its user will load it
+    table = Table("", "dense", "pruned", title="Applied", title_justify="left")
+    for name, evaluate in (("validation score", task.evaluate), ("test score", task.test)):
+        if evaluate is not None:
+            before, after = (score(evaluate, model, "evaluate") for model in (task.model, loaded))
+            table.add_row(name, f"{before:.4f}", f"{after:.4f}")
+    macs = [count_macs(model, task.args, task.kwargs).total for model in (task.model, loaded)]
+    table.add_row("MACs (example inputs)", *(f"{value:,}" for value in macs))
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (task.model, loaded)]
+    table.add_row("parameters", *(f"{value:,}" for value in sizes))
+    table.add_row("file", "", f"{size:,} B")
+    out.print(table)
+    out.print(Text(f"Saved: {output} (load with autoprune.load_pruned(model, {str(output)!r}))"), soft_wrap=True)

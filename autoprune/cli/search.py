@@ -1,0 +1,116 @@
+"""``autoprune search``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from autoprune.cli.streams import err, out
+from autoprune.errors import AutopruneError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from autoprune.search.study import Progress as StudyProgress
+    from autoprune.trial.task import Task
+
+
+@click.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Run directory  [default: runs/<name of STUDY>]")
+@click.option("--trials", type=click.IntRange(min=1), help="Finished trials wanted, instead of the study's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the study's.")
+def search(study: Path, output: Path | None, trials: int | None, seed: int | None) -> None:
+    """Run the study in STUDY (a YAML file), or go on with it.
+
+    The run directory gets study.yaml, study.db, records.jsonl and report/. Killing the process loses at most the trial
+    in flight; the same command goes on.
+    """
+    from autoprune.spec.study import load_study
+
+    spec = load_study(study)
+    changes = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
+    spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
+    directory = output or Path("runs") / study.stem
+
+    from autoprune.results.report import write_report
+    from autoprune.results.summary import headline
+    from autoprune.results.table import front_table, to_rich
+    from autoprune.search.study import Study
+    from autoprune.trial.task import load_task
+
+    with err.status("Loading the task, tracing the model, checking surgery on it ..."):
+        directory.mkdir(parents=True, exist_ok=True)
+        task: Task = load_task(spec.task, directory)
+        run = Study(task, spec, directory)
+    groups, layers = run.runner.graph.groups, run.runner.graph.layers
+    err.print(f"{len(layers)} layers, {len(groups)} groups of coupled channels; {run.runner.proof}.")
+    try:
+        with _progress_bar(spec.search.trials) as show:
+            run.run(show)
+    except UsageError:
+        raise
+    except Exception:
+        with suppress(AutopruneError, OSError):  # what went wrong first is what is told
+            write_report(run.records(), directory / "report")
+        raise
+    if run.stopped:
+        err.print(f"Search ended early: {run.stopped}.", soft_wrap=True)
+    if not (directory / "records.jsonl").is_file():
+        raise RunError("the search was stopped before the dense model was measured; run the same command again")
+    records = run.records()
+    paths = write_report(records, directory / "report")
+    out.print(to_rich(front_table(records), out.width))
+    told = headline(records)
+    out.print()
+    for sentence in (told.main, *told.more):
+        out.print(Text(sentence), soft_wrap=True)
+    out.print(Text(f"Report: {paths.html}"), soft_wrap=True)
+
+
+class _progress_bar:  # noqa: N801 - used as a context manager, like a function
+    """A live bar on a terminal, one line a trial elsewhere: trials done, front size, hypervolume, time left."""
+
+    def __init__(self, trials: int) -> None:
+        self._trials = trials
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Callable[[StudyProgress], None]:
+        if err.is_terminal:
+            self._bar = Progress(
+                TextColumn("trials"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                console=err,
+                auto_refresh=False,  # a thread that redraws would run beside the measurements
+            )
+            self._task = self._bar.add_task("starting", total=self._trials)
+            self._bar.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show(self, progress: StudyProgress) -> None:
+        volume = "-" if progress.hypervolume is None else f"{progress.hypervolume:.3f}"
+        text = f"front {progress.front_size}, hypervolume {volume}, {_time_left(progress)}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=progress.finished, description=text, refresh=True)
+        elif progress.last is not None:
+            state = "" if progress.last.state == "complete" else f" {progress.last.state},"
+            err.print(f"trial {progress.finished}/{progress.wanted}:{state} {text}", highlight=False)
+
+
+def _time_left(progress: StudyProgress) -> str:
+    if not progress.done_here:
+        return "time left unknown"
+    seconds = progress.elapsed_s / progress.done_here * max(0, progress.wanted - progress.finished)
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} left"
