@@ -13,6 +13,8 @@ from test_surgery_equivalence import CASES, build, first, some_units
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.cost.macs import count_macs
+from autoprune.deploy.achieved import config_differences
 from autoprune.deploy.save import load_pruned, save_pruned
 from autoprune.errors import ConfigError, UnknownNameError
 from autoprune.graph.groups import find_groups
@@ -23,6 +25,8 @@ from autoprune.pruning.proof import consumers_zeroed
 from autoprune.pruning.scores import ScoreBook
 from autoprune.pruning.surgery import cut, prune
 from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig
+from autoprune.spec.hardware import load_device
+from autoprune.trial.costs import TrialCosts
 
 RESIDUAL = [
     "resnet-projection",
@@ -177,7 +181,7 @@ def test_costs_guards_and_records_of_a_network_without_a_block() -> None:
     book = ScoreBook(Evidence(model, tuple(layer.weight for layer in graph.layers.values()), tuple(graph.norm_scales)))
     plan = make_plan(config, graph, book)
     smaller = prune(model, plan)
-    costing = Costing(model, graph, ModelInputs(inputs), load_device("eyeriss"), None, 0)
+    costing = TrialCosts(model, graph, (inputs, {}), load_device("eyeriss"), "torch")
     assert costing.of_config(config) is None, "only scores tell which block goes"
     costs = costing.of_built(smaller, plan)
     assert costs.values["macs"] == count_macs(smaller, inputs).total < count_macs(model, inputs).total
