@@ -190,6 +190,11 @@ def next_step(profile: ProfileRecord) -> str:
     steps = sorted({profile.device.channel_step} - {1})
     if not whole:
         return "Next: widen the space, which gives no layer of this network a pattern that can be tried."
+    if not paying and any(tried.measured and not tried.converged and tried.ratio.low < 1 for tried in whole):
+        return (
+            "Next: profile again on a quiet machine; this time the whole network's ratios were too wide to say "
+            "what pays."
+        )
     if not paying:
         return (
             f"Next: nothing in the space {plain(profile.space)!r} makes this network faster here "

@@ -119,6 +119,11 @@ def test_the_next_step_where_nothing_pays(profile):
     assert "nothing" not in next_step(profile)
 
 
+def test_a_ratio_too_wide_to_tell_is_not_said_to_gain_nothing(profile):
+    wide = Payoff(granularity="channel", sparsity=0.5, ratio=ratio(0.9, 0.2), measured=True, converged=False)
+    assert "profile again on a quiet machine" in next_step(profile.model_copy(update={"payoffs": (wide,)}))
+
+
 @pytest.mark.parametrize(
     ("place", "words"),
     [(0, "1.67× faster"), (1, "no gain: not exploited by this runtime"), (2, "slower; 9 is no multiple of 8")],
