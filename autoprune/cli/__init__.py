@@ -11,6 +11,7 @@ import click
 from rich.text import Text
 
 from autoprune.cli.apply import apply
+from autoprune.cli.calibrate import calibrate
 from autoprune.cli.list import list_
 from autoprune.cli.profile import profile
 from autoprune.cli.report import report
@@ -63,5 +64,5 @@ def command(debug: bool) -> None:
     """Search which layers of a trained network to prune, how much, and in which pattern, for a device."""
 
 
-for _command in (profile, search, report, select, apply, list_):
+for _command in (profile, search, report, select, apply, calibrate, list_):
     command.add_command(_command)

@@ -184,4 +184,8 @@ def _basis(profile: DeviceProfile) -> str:
     fitted = profile.calibration
     if fitted is None:
         return "uncalibrated: ranking only"
-    return f"calibrated {fitted.date} on {fitted.samples} layers, leave-one-out error {fitted.loo_mape:.0%}"
+    # The powers and the energies per MAC and bit stay priors: only times were fitted.
+    return (
+        f"ranking only: latency calibrated {fitted.date} on {fitted.samples} layers (leave-one-out error "
+        f"{fitted.loo_mape:.0%}), energy uncalibrated"
+    )

@@ -236,12 +236,22 @@ class Calibration(Document):
     Attributes:
         date: ISO 8601.
         samples: Measured layers.
-        loo_mape: Leave-one-out mean absolute error, as a fraction.
+        loo_mape: Leave-one-out mean absolute error of the latency of a layer, as a fraction.
+        loo_max: Largest such error.
+        loo_spearman: Rank correlation of layers left out.
+        macs_only_mape: Leave-one-out error of a fit that knows MACs alone.
+        bytes_only_mape: Leave-one-out error of a fit that knows DRAM bytes alone.
+        threads: Threads that were calibrated.
     """
 
     date: str
     samples: Annotated[int, Field(ge=1)]
     loo_mape: Annotated[float, Field(ge=0)]
+    loo_max: Annotated[float, Field(ge=0)] | None = None
+    loo_spearman: Annotated[float, Field(ge=-1, le=1)] | None = None
+    macs_only_mape: Annotated[float, Field(ge=0)] | None = None
+    bytes_only_mape: Annotated[float, Field(ge=0)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
 
 
 class DeviceProfile(Document):

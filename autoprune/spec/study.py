@@ -20,6 +20,18 @@ _DURATION = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)\s*$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+def duration_s(text: str) -> float:
+    """Return the seconds of "90s", "30m" or "2h".
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _DURATION.match(text)
+    if match is None:
+        raise ValueError("a time is a number with s, m or h, as in 90s, 30m or 2h")
+    return float(match.group(1)) * _SECONDS[match.group(2)]
+
+
 class SearchSpec(Document):
     """How the space is searched.
 
@@ -38,15 +50,14 @@ class SearchSpec(Document):
     @field_validator("timeout")
     @classmethod
     def _duration(cls, value: str | None) -> str | None:
-        if value is not None and not _DURATION.match(value):
-            raise ValueError("a time is a number with s, m or h, as in 90s, 30m or 2h")
+        if value is not None:
+            duration_s(value)
         return value
 
     @property
     def timeout_s(self) -> float | None:
         """The timeout in seconds."""
-        match = _DURATION.match(self.timeout or "")
-        return float(match.group(1)) * _SECONDS[match.group(2)] if match else None
+        return None if self.timeout is None else duration_s(self.timeout)
 
 
 class LatencySpec(Document):

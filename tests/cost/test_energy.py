@@ -72,7 +72,9 @@ def test_the_record_is_in_millijoules() -> None:
 def test_a_calibrated_profile_says_so() -> None:
     fitted = PI.model_copy(update={"calibration": Calibration(date="2026-01-01", samples=40, loo_mape=0.06)})
     energy = estimate_energy(WORKLOAD, traffic_of(WORKLOAD, PI), fitted, latency_s=1e-3)
-    assert energy.basis == "calibrated 2026-01-01 on 40 layers, leave-one-out error 6%"
+    assert energy.basis == (
+        "ranking only: latency calibrated 2026-01-01 on 40 layers (leave-one-out error 6%), energy uncalibrated"
+    )
 
 
 @pytest.mark.parametrize("latency", [0.0, -1.0, float("nan"), float("inf")])

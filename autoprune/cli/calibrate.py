@@ -1,0 +1,58 @@
+"""``autoprune calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.cli.streams import err, out
+from autoprune.errors import UsageError
+from autoprune.spec.record import write_whole
+
+
+@click.command()
+@click.argument("device")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Profile  [default: DEVICE-calibrated.yaml]")
+@click.option("--budget", default="5m", show_default=True, help="Time of all measurements, as in 90s or 5m.")
+@click.option("--layers", type=click.IntRange(min=30, max=200), default=60, show_default=True, help="Random layers.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the layers.")
+def calibrate(device: str, output: Path | None, budget: str, layers: int, threads: int, seed: int) -> None:
+    """Measure this machine and write a profile of DEVICE that is fitted to it.
+
+    Times a large product, copies, an empty operator and random layers, and fits the rates of the latency model. The
+    new profile says how wrong the fit is on a layer that was left out. Name it in a study as 'device: FILE'.
+    """
+    from autoprune.cost.calibrate import calibrate as fitted_to_this_machine
+    from autoprune.cost.calibrate import default_path
+    from autoprune.spec.hardware import load_device
+    from autoprune.spec.study import duration_s
+
+    try:
+        seconds = duration_s(budget)
+    except ValueError as error:
+        raise UsageError(f"--budget is {budget!r}: {error}") from error
+    prior = load_device(device)
+    path = output or default_path(prior)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"a profile's path ends in .yaml or .yml, not {path.suffix or 'nothing'!r}; give -o FILE.yaml")
+    with err.status(f"Measuring {layers} layers for about {budget} ..."):
+        profile, measured, fit = fitted_to_this_machine(prior, path.stem, seconds, layers, threads, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, profile.to_yaml())
+    table = Table("predictor of one layer's time, left out", "mean error", title=profile.title, title_justify="left")
+    table.add_row(
+        f"roofline, fitted (largest {fit.loo_max:.0%}, rank correlation {fit.loo_spearman:.2f})", f"{fit.loo_mape:.0%}"
+    )
+    table.add_row("MACs only, fitted", f"{fit.macs_only_mape:.0%}")
+    table.add_row("DRAM bytes only, fitted", f"{fit.bytes_only_mape:.0%}")
+    out.print(table)
+    told = f"{len(measured.samples.seconds)} layers, median of {measured.rounds} rounds, {threads} thread(s)."
+    if fit.better_baseline:
+        told += f" The fitted model is no better than {fit.better_baseline}: rank by measured latency here."
+    out.print(Text(told), soft_wrap=True)
+    out.print(Text("Energy was not measured: its figures stay priors, ranking only."), soft_wrap=True)
+    out.print(Text(f"Profile: {path} (device: {path})"), soft_wrap=True)

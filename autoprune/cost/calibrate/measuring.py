@@ -1,0 +1,188 @@
+"""What is timed on this machine: microbenchmarks that isolate one term each, and random layers that need them all.
+
+Every case runs once in each round, and what counts is the median over the rounds: a machine that gets slower meanwhile
+slows all cases alike, and a layer finds its weights where a network would, pushed out by what ran between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.cost.calibrate.fitting import Samples
+from autoprune.cost.roofline import padded_macs
+from autoprune.cost.table import table_of
+from autoprune.cost.traffic import traffic_of
+from autoprune.cost.workload import workload_of
+from autoprune.errors import MeterError
+from autoprune.spec.hardware import DeviceProfile
+
+_GEMM = 768
+_MIN_ROUNDS = 5
+_MAX_ROUNDS = 400
+_MICRO_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a machine did.
+
+    Attributes:
+        gemm_macs_per_s: Dtype to the rate of a large product.
+        stream_bytes_per_s: Copy of tensors far above the last-level cache, read and written bytes.
+        resident_bytes_per_s: Copy of tensors that stay in the last-level cache.
+        launch_s: One operator on one element.
+        samples: The random layers.
+        rounds: Times each layer ran.
+        threads: Threads of torch.
+    """
+
+    gemm_macs_per_s: dict[str, float]
+    stream_bytes_per_s: float
+    resident_bytes_per_s: float
+    launch_s: float
+    samples: Samples
+    rounds: int
+    threads: int
+
+
+def measure(
+    profile: DeviceProfile, budget_s: float, layers: int = 60, threads: int = 1, seed: int = 0, batch: int = 1
+) -> Measured:
+    """Time microbenchmarks and random layers in eager torch.
+
+    Args:
+        profile: Of this machine, detected: which dtypes and cache sizes to try.
+        budget_s: Wall time.
+        layers: Random layers.
+        threads: Threads of torch.
+        seed: Of the layers and their weights.
+        batch: Images, or rows, of a layer.
+
+    Raises:
+        MeterError: The budget is too small for five rounds.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _measure(profile, budget_s, random_layers(layers, seed, batch), threads)
+    finally:
+        torch.set_num_threads(before)
+
+
+def random_layers(count: int, seed: int, batch: int = 1) -> list[tuple[nn.Module, torch.Tensor]]:
+    """Return layers and inputs, Sobol-spread over kind, channels, image size, kernel and stride.
+
+    Kinds take turns: convolution, pointwise, depthwise, linear. Channels 8 to 256 and sides 4 to 32, evenly in the
+    logarithm; kernels 3 or 5, strides 1 or 2.
+    """
+    made: list[tuple[nn.Module, torch.Tensor]] = []
+    engine = torch.quasirandom.SobolEngine(5, scramble=True, seed=seed)  # type: ignore[no-untyped-call] # torch's own
+    draws = engine.draw(count).tolist()
+    for number, (c_in, c_out, side, kernel, stride) in enumerate(draws):
+        channels, outputs = (round(8 * 32**x) for x in (c_in, c_out))
+        size, k, s = round(4 * 8**side), 3 if kernel < 0.7 else 5, 1 if stride < 0.7 else 2
+        kind = number % 4
+        layer: nn.Module
+        shape: tuple[int, ...]
+        if kind == 3:
+            layer, shape = nn.Linear(4 * channels, 4 * outputs), (batch, 4 * channels)
+        else:
+            shape = (batch, channels, size, size)
+            if kind == 0:
+                layer = nn.Conv2d(channels, outputs, k, s, k // 2)
+            elif kind == 1:
+                layer = nn.Conv2d(channels, outputs, 1, s)
+            else:
+                layer = nn.Conv2d(channels, channels, k, s, k // 2, groups=channels)
+        made.append((layer.eval(), torch.randn(shape)))
+    return made
+
+
+def features(layer: nn.Module, example: torch.Tensor, profile: DeviceProfile) -> tuple[float, float, tuple[float, ...]]:
+    """Return (MACs, MACs padded to the device's steps, bytes over each edge) of a layer that is one operator."""
+    workload = workload_of(layer, (example,))
+    if len(workload.ops) != 1:
+        raise MeterError(f"a layer runs as {len(workload.ops)} operators where one is needed; leave it out")
+    traffic = traffic_of(workload, profile)
+    padded = padded_macs(table_of(workload), profile)
+    return float(workload.macs), float(padded[0, 0]), tuple(float(x) for x in traffic.ops[0].dense_level_bytes)
+
+
+def _measure(
+    profile: DeviceProfile, budget_s: float, layers: list[tuple[nn.Module, torch.Tensor]], threads: int
+) -> Measured:
+    micro: dict[str, tuple[Callable[[], Any], float]] = {"launch": _add()}
+    dtypes = [d for d in ("float32", "bfloat16", "float16") if d in profile.compute.peak_macs_per_s]
+    for dtype in dtypes:
+        micro[dtype] = _gemm(dtype)
+    cache = profile.memory[-2].bytes.value
+    micro["stream"] = _copy(int(min(4 * cache, 2**28)))
+    micro["resident"] = _copy(int(cache / 8))
+    seconds, _ = _medians([run for run, _ in micro.values()], _MICRO_SHARE * budget_s)
+    rates = {name: work / s for (name, (_, work)), s in zip(micro.items(), seconds, strict=True)}
+    measured, rounds = _medians([_runner(*each) for each in layers], (1 - _MICRO_SHARE) * budget_s)
+    rows = [features(*each, profile) for each in layers]
+    samples = Samples(
+        seconds=np.array(measured),
+        macs=np.array([row[0] for row in rows]),
+        padded_macs=np.array([row[1] for row in rows]),
+        level_bytes=np.array([row[2] for row in rows]),
+    )
+    return Measured(
+        gemm_macs_per_s={dtype: rates[dtype] for dtype in dtypes},
+        stream_bytes_per_s=rates["stream"],
+        resident_bytes_per_s=rates["resident"],
+        launch_s=1 / rates["launch"],
+        samples=samples,
+        rounds=rounds,
+        threads=threads,
+    )
+
+
+def _medians(cases: list[Callable[[], Any]], budget_s: float) -> tuple[list[float], int]:
+    end = time.perf_counter() + budget_s
+    for run in cases:  # kernels are chosen and pages are touched before anything counts
+        run()
+    times: list[list[float]] = []
+    while len(times) < _MAX_ROUNDS and (len(times) < 2 or time.perf_counter() < end):
+        row = []
+        for run in cases:
+            start = time.perf_counter()
+            run()
+            row.append(time.perf_counter() - start)
+        times.append(row)
+    if len(times) < _MIN_ROUNDS:
+        raise MeterError(
+            f"the budget of {budget_s:.3g} s was enough for {len(times)} rounds of {len(cases)} cases and "
+            f"{_MIN_ROUNDS} are needed; give a larger --budget"
+        )
+    return [float(x) for x in np.median(np.array(times), axis=0)], len(times)
+
+
+def _runner(layer: nn.Module, example: torch.Tensor) -> Callable[[], Any]:
+    return lambda: layer(example)
+
+
+def _gemm(dtype: str) -> tuple[Callable[[], Any], float]:
+    a = torch.randn(_GEMM, _GEMM).to(getattr(torch, dtype))
+    return lambda: a @ a, float(_GEMM**3)
+
+
+def _copy(size: int) -> tuple[Callable[[], Any], float]:
+    source = torch.ones(size // 4)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source), 2.0 * 4 * source.numel()
+
+
+def _add() -> tuple[Callable[[], Any], float]:
+    one = torch.ones(1)
+    return lambda: one + one, 1.0

@@ -1,0 +1,123 @@
+"""From measurements and a fit to a profile that ``device:`` may name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autoprune.cost.calibrate.fitting import Fit, fit_roofline
+from autoprune.cost.calibrate.measuring import Measured, measure
+from autoprune.cost.host import detect
+from autoprune.errors import UsageError
+from autoprune.spec.document import parse_document
+from autoprune.spec.hardware import Calibration, DeviceProfile, Dtype, Figure
+
+_RUNTIME = "torch"
+
+
+def calibrate(
+    profile: DeviceProfile, name: str, budget_s: float = 300.0, layers: int = 60, threads: int = 1, seed: int = 0
+) -> tuple[DeviceProfile, Measured, Fit]:
+    """Measure this machine and fit the profile to it.
+
+    Args:
+        profile: Prior; its ranges bound the fit.
+        name: Of the new profile.
+        budget_s: Wall time of all measurements.
+        layers: Random layers, 30 to 100 are sensible.
+        threads: Threads of torch; the profile holds for these.
+        seed: Of the random layers.
+
+    Returns:
+        The new profile, what was measured, and the fit.
+
+    Raises:
+        UsageError: The device is not this machine.
+        MeterError: The budget is too small.
+    """
+    if _RUNTIME not in profile.meters:
+        raise UsageError(
+            f"device {profile.name!r} cannot be measured from here, its latency is modelled; calibrate 'local-cpu', "
+            "or run this command on the device"
+        )
+    profile = detect(profile)
+    measured = measure(profile, budget_s, layers, threads, seed)
+    fit = fit_roofline(measured.samples, *_prior(profile, measured))
+    return calibrated_profile(profile, name, measured, fit), measured, fit
+
+
+def calibrated_profile(profile: DeviceProfile, name: str, measured: Measured, fit: Fit) -> DeviceProfile:
+    """Return the profile with fitted rates, checked like any other."""
+    n, threads = len(measured.samples.seconds), measured.threads
+    on = f"{threads} thread{'s' * (threads != 1)} of torch"
+    fitted = f"fitted to {n} layers, {on}"
+    gemm = measured.gemm_macs_per_s
+    peaks: dict[Dtype, Figure] = dict(profile.compute.peak_macs_per_s)
+    for dtype in profile.compute.peak_macs_per_s:
+        if dtype in gemm:
+            peaks[dtype] = _measured(gemm[dtype], f"large GEMM, {on}")
+    if fit.macs_per_s > peaks["float32"].value:  # a GEMM that was disturbed, or layers in float32 that no GEMM matches
+        peaks["float32"] = _measured(fit.macs_per_s, f"{fitted}; a large GEMM reached {gemm.get('float32', 0):.3g}")
+    compute = profile.compute.model_copy(
+        update={
+            "cores": _measured(threads, "threads that were calibrated"),
+            "peak_macs_per_s": peaks,
+            "utilisation": _measured(fit.macs_per_s / peaks["float32"].value, fitted),
+        }
+    )
+    memory = list(profile.memory)
+    for place, bandwidth in enumerate(fit.bandwidths, start=1):
+        copied = measured.stream_bytes_per_s if place == len(memory) - 1 else measured.resident_bytes_per_s
+        figure = _measured(bandwidth, f"{fitted}; a copy reached {copied:.3g}")
+        memory[place] = memory[place].model_copy(update={"bandwidth": figure, "measured_bandwidth": None})
+    inner = memory[0].bandwidth
+    if inner.value < fit.bandwidths[0]:
+        memory[0] = memory[0].model_copy(update={"bandwidth": memory[1].bandwidth})
+    runtime = profile.runtime.model_copy(update={"launch_us": _measured(1e6 * fit.launch_s, fitted)})
+    made = profile.model_copy(
+        update={
+            "name": name,
+            "detect": False,
+            "compute": compute,
+            "memory": tuple(memory),
+            "runtime": runtime,
+            "calibration": Calibration(
+                date=datetime.now(UTC).date().isoformat(),
+                samples=n,
+                loo_mape=fit.loo_mape,
+                loo_max=fit.loo_max,
+                loo_spearman=fit.loo_spearman,
+                macs_only_mape=fit.macs_only_mape,
+                bytes_only_mape=fit.bytes_only_mape,
+                threads=threads,
+            ),
+        }
+    )
+    return parse_document(DeviceProfile, made.to_data(), f"the calibrated profile {name!r}")
+
+
+def default_path(profile: DeviceProfile) -> Path:
+    """Return where a calibrated profile goes unless told otherwise."""
+    return Path(f"{profile.name}-calibrated.yaml")
+
+
+def _prior(profile: DeviceProfile, measured: Measured) -> tuple[list[float], list[tuple[float, float]]]:
+    """Return start and bounds of (launch, rate, bandwidths): microbenchmarks, inside or beside the profile's ranges."""
+    share = measured.threads / profile.compute.cores.value
+    use, peak, launch = profile.compute.utilisation, profile.peak("float32"), profile.runtime.launch_us
+    gemm = measured.gemm_macs_per_s.get("float32", share * peak.value)
+    prior = [measured.launch_s, use.value * gemm]
+    bounds = [
+        (1e-6 * launch.low, max(1e-6 * launch.high, 3 * measured.launch_s)),
+        (use.low * min(gemm, share * peak.low), max(gemm, use.high * share * peak.high)),
+    ]
+    copies = [measured.resident_bytes_per_s] * (len(profile.memory) - 2) + [measured.stream_bytes_per_s]
+    for level, copied in zip(profile.memory[1:], copies, strict=True):
+        prior.append(copied)
+        # A measurement beside the profile's range widens it: one thread may not reach what the whole device does.
+        bounds.append((min(level.bandwidth.low, copied / 2), max(level.bandwidth.high, copied)))
+    return prior, bounds
+
+
+def _measured(value: float, source: str) -> Figure:
+    return Figure(value=float(f"{value:.6g}"), source=source, confidence="measured")

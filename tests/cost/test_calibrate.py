@@ -1,0 +1,134 @@
+"""Calibration: the fit finds rates that were put in, keeps its bounds, and admits when a baseline is as good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.cost.calibrate import Samples, calibrate, calibrated_profile, fit_roofline
+from autoprune.cost.calibrate.fitting import model_seconds, spearman
+from autoprune.cost.calibrate.measuring import Measured, features, measure, random_layers
+from autoprune.cost.host import detect
+from autoprune.cost.roofline import predict_latency
+from autoprune.cost.traffic import traffic_of
+from autoprune.cost.workload import workload_of
+from autoprune.errors import MeterError, UsageError
+from autoprune.spec.hardware import load_device
+from autoprune.spec.study import duration_s
+
+TRUE = np.array([2e-5, 3e10, 4e10, 8e9])  # launch, MACs/s, LLC and DRAM bytes/s
+BOUNDS = [(1e-6, 1e-4), (1e9, 1e11), (1e9, 1e12), (1e9, 1e11)]
+
+
+def made(noise: float = 0.0, n: int = 60) -> Samples:
+    rng = np.random.default_rng(0)
+    macs = 10 ** rng.uniform(4, 8, n)
+    moved = 10 ** rng.uniform(3, 7, (n, 2))
+    samples = Samples(np.ones(n), macs, 1.1 * macs, moved)
+    seconds = model_seconds(np.log(TRUE), samples) * np.exp(noise * rng.standard_normal(n))
+    return Samples(seconds, macs, 1.1 * macs, moved)
+
+
+def test_the_fit_finds_the_rates_that_made_the_times() -> None:
+    fit = fit_roofline(made(), prior=[1e-5, 1e10, 8e10, 4e9], bounds=BOUNDS, ridges=[1e-8])
+    assert [fit.launch_s, fit.macs_per_s, *fit.bandwidths] == pytest.approx(TRUE, rel=1e-3)
+    assert fit.loo_mape < 1e-3
+    assert fit.loo_spearman > 0.999
+    assert fit.better_baseline is None
+    assert min(fit.macs_only_mape, fit.bytes_only_mape) > 10 * fit.loo_mape
+
+
+def test_noise_is_what_is_left_over() -> None:
+    fit = fit_roofline(made(noise=0.05), prior=[1e-5, 1e10, 8e10, 4e9], bounds=BOUNDS)
+    # The mean absolute value of a normal deviate of 5 % is 4 %.
+    assert 0.03 < fit.loo_mape < 0.06
+    assert fit.loo_max >= fit.loo_mape
+
+
+def test_the_bounds_hold_and_no_level_is_slower_than_the_one_outside() -> None:
+    bounds = [(1e-6, 1e-5), (1e9, 2e10), (1e9, 1e12), (1e9, 1e11)]
+    fit = fit_roofline(made(), prior=[5e-6, 1e10, 2e9, 6e10], bounds=bounds, ridges=[1e-4])
+    assert fit.launch_s <= 1.0000001e-5
+    assert fit.macs_per_s <= 2.0000001e10
+    assert fit.bandwidths[0] >= fit.bandwidths[1]
+
+
+def test_a_baseline_that_is_as_good_is_named() -> None:
+    samples = made()
+    line = Samples(1e-5 + samples.macs / 1e9, samples.macs, np.ones(60), np.ones((60, 2)))  # only MACs tell the time
+    fit = fit_roofline(line, prior=TRUE, bounds=BOUNDS, ridges=[1e-3])
+    assert fit.macs_only_mape < 1e-6
+    assert fit.better_baseline == "MACs only"
+
+
+def test_rank_correlation_shares_ranks_of_ties() -> None:
+    assert spearman(np.array([1.0, 2, 3, 4]), np.array([10.0, 20, 30, 40])) == pytest.approx(1)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: 4.5 / sqrt(4.5 x 5), by hand.
+    assert spearman(np.array([1.0, 2, 2, 3]), np.array([1.0, 2, 3, 4])) == pytest.approx(4.5 / np.sqrt(22.5))
+
+
+def test_random_layers_are_of_all_kinds_and_the_same_each_time() -> None:
+    layers, again = random_layers(32, seed=3), random_layers(32, seed=3)
+    assert [x.shape for _, x in layers] == [x.shape for _, x in again]
+    assert [str(layer) for layer, _ in layers] == [str(layer) for layer, _ in again]
+    convolutions = [layer for layer, _ in layers if isinstance(layer, torch.nn.Conv2d)]
+    assert {(c.groups > 1, c.kernel_size[0] > 1) for c in convolutions} == {(False, True), (False, False), (True, True)}
+    assert len(convolutions) == 24
+    profile = load_device("local-cpu")
+    for layer, x in layers:
+        macs, padded, moved = features(layer, x, profile)
+        outputs = layer(x)
+        per_output = layer.weight[0].numel()  # type: ignore[union-attr,index]
+        assert macs == outputs.numel() * per_output
+        assert padded >= macs
+        assert min(moved) > 0
+
+
+def fitted() -> Measured:
+    return Measured({"float32": 4e10}, 1e10, 3e10, 1e-5, made(), rounds=9, threads=1)
+
+
+def test_the_profile_predicts_what_was_fitted_and_loads_by_path(tmp_path: Path) -> None:
+    prior = detect(load_device("local-cpu"))
+    fit = fit_roofline(made(), prior=[1e-5, 1e10, 8e10, 4e9], bounds=BOUNDS, ridges=[1e-8])
+    profile = calibrated_profile(prior, "mine", fitted(), fit)
+    (tmp_path / "mine.yaml").write_text(profile.to_yaml(), encoding="utf-8")
+    loaded = load_device("mine.yaml", relative_to=tmp_path)
+    assert loaded == profile
+    assert detect(loaded) is loaded  # fitted figures are not scaled again
+    assert loaded.calibration is not None
+    assert (loaded.calibration.samples, loaded.calibration.threads) == (60, 1)
+    assert loaded.calibration.macs_only_mape == pytest.approx(fit.macs_only_mape)
+    layer, x = random_layers(4, seed=0)[0]
+    workload = workload_of(layer, (x,))
+    _, padded, moved = features(layer, x, loaded)
+    by_hand = fit.launch_s + max(padded / fit.macs_per_s, *(b / w for b, w in zip(moved, fit.bandwidths, strict=True)))
+    assert predict_latency(workload, traffic_of(workload, loaded), loaded).seconds == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_this_machine_is_measured_and_threads_are_put_back() -> None:
+    threads = torch.get_num_threads()
+    profile, measured, fit = calibrate(load_device("local-cpu"), "mine", budget_s=5.0, layers=12)
+    assert torch.get_num_threads() == threads
+    assert measured.rounds >= 5
+    assert (measured.samples.seconds > 0).all()
+    assert set(measured.gemm_macs_per_s) == {"float32"}
+    assert profile.compute.utilisation.confidence == "measured"
+    assert 0 < fit.loo_mape < np.inf
+
+
+def test_what_cannot_be_calibrated_is_told() -> None:
+    with pytest.raises(UsageError, match="'l4' cannot be measured from here"):
+        calibrate(load_device("l4"), "mine")
+    with pytest.raises(MeterError, match="larger --budget"):
+        measure(detect(load_device("local-cpu")), budget_s=0.0, layers=4)
+
+
+def test_durations() -> None:
+    assert [duration_s(text) for text in ("90s", "1.5m", "2h")] == [90, 90, 7200]
+    with pytest.raises(ValueError, match="as in 90s"):
+        duration_s("5 minutes")
