@@ -52,7 +52,7 @@ def _entries(kind: str) -> list[tuple[str, str]]:
 
         return catalogue()
     if kind == "runtimes":
-        from autoprune.cost.latency import RUNTIMES
+        from autoprune.cost.meters import RUNTIMES
 
         return [(name, (meter.__doc__ or "").splitlines()[0]) for name, meter in RUNTIMES]
     if kind == "samplers":

@@ -26,7 +26,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from pydantic import Field
 from torch import nn
 
-from autoprune.cost.latency import Side, measure_blocks, warm_up
+from autoprune.cost.meters.interleaved import sample_repeats
+from autoprune.cost.meters.pairing import Side, measure_blocks
+from autoprune.cost.meters.warmup import SHARE, warm_up
 from autoprune.deploy.export import Runner, relative_difference, run_onnx, write_bytes
 from autoprune.errors import ConfigError, ExportError, UsageError, one_line
 from autoprune.graph.export import onnx_bytes, onnx_feed
@@ -235,8 +237,9 @@ def _latency(
             runs[side](args, kwargs)
         return (time.perf_counter_ns() - start) / repeats * 1e-9
 
-    once = warm_up(sample, elapsed, 0.2 * spec.budget_s)
-    repeats = {side: max(1, round(1.5e-3 / seconds + 0.5)) for side, seconds in once.items()}
+    sides: tuple[Side, Side] = ("dense", "candidate")
+    warm = warm_up(lambda: tuple(sample(side, 1) for side in sides), elapsed, SHARE * spec.budget_s)
+    repeats = dict(zip(sides, map(sample_repeats, warm.seconds), strict=True))
     threads = f"{spec.threads} thread{'s' * (spec.threads != 1)}"
     meter = f"measured: {runtime} on the CPU, {threads}, int8 against float32, A B B A"
     paired = measure_blocks(lambda side: sample(side, repeats[side]), elapsed, spec, meter)

@@ -15,6 +15,29 @@ from autoprune.spec.document import Document, parse_document
 from autoprune.spec.study import StudySpec
 
 
+class LatencyConditions(Document):
+    """What was set for a measurement.
+
+    Attributes:
+        runtime: Registry key of what executed the model.
+        batch: Samples per run.
+        threads: CPU threads of the runtime.
+        dtype: Floating type that the model computed in.
+        affinity: CPU cores that the process was pinned to; absent: all that it may use.
+    """
+
+    runtime: str
+    batch: int
+    threads: int
+    dtype: str
+    affinity: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        cores = "" if self.affinity is None else f" on core{'s' * (len(self.affinity) != 1)} "
+        return f"{threads}{cores}{' '.join(map(str, self.affinity or ()))}, batch {self.batch}, {self.dtype}"
+
+
 class LatencyRecord(Document):
     """One latency, measured or modelled.
 
@@ -29,6 +52,13 @@ class LatencyRecord(Document):
         pairs: Paired samples; 0 for a modelled latency.
         converged: Whether the interval became as narrow as asked.
         meter: What gave the number: "measured: torch 2.13.0, ..." or "modelled: roofline ...".
+        candidate_p99_ms: 99th percentile of the candidate's samples.
+        outliers: Samples of either side beyond Tukey's fences; they stay in every figure.
+        warmup_rounds: Rounds that ran before the first sample.
+        steady: Whether the warm-up saw a steady state.
+        prepare_s: Seconds of compiling or exporting, which are in no sample.
+        reason: Why the interval is not as narrow as asked, and what to do; absent where it is.
+        conditions: What was set; absent for a modelled latency.
     """
 
     ms: float
@@ -41,6 +71,13 @@ class LatencyRecord(Document):
     pairs: int
     converged: bool
     meter: str
+    candidate_p99_ms: float | None = None
+    outliers: int | None = None
+    warmup_rounds: int | None = None
+    steady: bool | None = None
+    prepare_s: float | None = None
+    reason: str | None = None
+    conditions: LatencyConditions | None = None
 
 
 class EnergyRecord(Document):

@@ -68,7 +68,9 @@ class LatencySpec(Document):
         batch: Samples per run; the example inputs are repeated or cut to it.
         threads: CPU threads of the runtime.
         half_width: Wanted half-width of the 95 % interval of the ratio to dense (0.02 is +-2 %).
-        budget_s: Seconds after which one measurement ends in any case.
+        budget_s: Seconds after which one measurement ends in any case; compiling and exporting are not counted.
+        dtype: Floating type that a copy of the model is cast to for the measurement; left out: the model's own.
+        affinity: CPU cores that this process is pinned to while it measures; left out: all that it may use.
     """
 
     runtime: str = "torch"
@@ -76,6 +78,9 @@ class LatencySpec(Document):
     threads: Annotated[int, Field(ge=1)] = 1
     half_width: Annotated[float, Field(gt=0, lt=1)] = 0.02
     budget_s: Annotated[float, Field(gt=0)] = 3.0
+    # No default but None below: a study of an older version stays the same study.
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
+    affinity: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
 
 
 class StudySpec(Document):

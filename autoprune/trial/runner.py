@@ -13,8 +13,8 @@ from torch import nn
 
 from autoprune.cost.energy import DenseReference, estimate_from
 from autoprune.cost.host import detect
-from autoprune.cost.latency import RUNTIMES, Meter, rebatch
-from autoprune.errors import UsageError
+from autoprune.cost.meters import Meter, rebatch
+from autoprune.cost.meters.choice import meter_for
 from autoprune.pruning.plan import NOTHING
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
@@ -67,7 +67,7 @@ class TrialRunner:
         self.task = task
         self.spec = spec
         self.profile: DeviceProfile = detect(load_device(spec.device))
-        self.meter: Meter | None = _meter(spec, self.profile)
+        self.meter: Meter | None = meter_for(spec.latency, self.profile)
         self.model: nn.Module = copy.deepcopy(task.model).eval()
         self.data = task.calibration
         check_batches(self.data, self.model)
@@ -221,16 +221,3 @@ class TrialRunner:
 
     def _values(self, costs: Costs, latency: LatencyRecord, energy: EnergyRecord) -> dict[str, float]:
         return {**costs.values, "latency_ms": latency.ms, "energy_mj": energy.mj}
-
-
-def _meter(spec: StudySpec, profile: DeviceProfile) -> Meter | None:
-    """Return what measures latency, or None where the device is not at hand and its latency is modelled."""
-    entry = RUNTIMES.get(spec.latency.runtime)
-    if not profile.meters:
-        return None
-    if spec.latency.runtime not in profile.meters:
-        raise UsageError(
-            f"device {profile.name!r} is measured by {', '.join(profile.meters)}, not by runtime "
-            f"{spec.latency.runtime!r}; set latency.runtime to one of them"
-        )
-    return entry(spec.latency)

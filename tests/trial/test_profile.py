@@ -5,7 +5,7 @@ import torch
 from small_task import small_net, task
 from torch import nn
 
-from autoprune.cost.latency import ModelInputs
+from autoprune.cost.meters import ModelInputs
 from autoprune.cost.workload import workload_of
 from autoprune.errors import UnknownNameError
 from autoprune.spec.profile import Ratio

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from autoprune.cost.latency import RUNTIMES, ModelInputs, PairedLatency
+from autoprune.cost.meters import RUNTIMES, ModelInputs, PairedLatency
 from autoprune.cost.workload import Workload
 from autoprune.spec.study import LatencySpec
 

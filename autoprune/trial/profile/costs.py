@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from autoprune.cost.energy import estimate_energy
-from autoprune.cost.latency import ModelInputs
+from autoprune.cost.meters import ModelInputs
 from autoprune.cost.roofline import LatencyPrediction, predict_latency
 from autoprune.cost.traffic import Traffic, traffic_of
 from autoprune.cost.workload import Workload

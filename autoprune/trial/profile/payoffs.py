@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoprune.cost.latency import ModelInputs
+from autoprune.cost.meters import ModelInputs
 from autoprune.cost.roofline import predict_latency
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import workload_of

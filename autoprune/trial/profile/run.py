@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from autoprune.cost.host import detect
-from autoprune.cost.latency import rebatch
 from autoprune.cost.macs import count_macs
+from autoprune.cost.meters import rebatch
 from autoprune.cost.storage import size_bytes
 from autoprune.cost.workload import workload_of
 from autoprune.spec.hardware import load_device

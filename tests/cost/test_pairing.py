@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from autoprune.cost.latency import (
-    MIN_PAIRS,
-    RUNTIMES,
-    Meter,
-    ModelInputs,
-    RecordedMeter,
-    TorchMeter,
-    ratio_interval,
-    rebatch,
-    warm_up,
-)
-from autoprune.errors import MeterError, UnknownNameError
+from autoprune.cost.meters import RUNTIMES, Meter, ModelInputs, RecordedMeter, TorchMeter, rebatch
+from autoprune.cost.meters.result import MIN_PAIRS, outlier_count, ratio_interval
+from autoprune.cost.meters.warmup import warm_up
+from autoprune.errors import MeterError, UnknownNameError, UsageError
 from autoprune.spec.study import LatencySpec
 
 NOTHING = nn.Identity()
@@ -101,17 +94,17 @@ def test_warm_up_ends_when_rounds_stop_getting_quicker() -> None:
     times = iter([10.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     played: list[float] = []
 
-    def run(side: str, repeats: int) -> float:
-        if side == "dense":
-            played.append(next(times))
-        return played[-1]
+    def run_round() -> tuple[float, float]:
+        played.append(next(times))
+        return played[-1], played[-1]
 
-    assert warm_up(run, lambda: 0.0, 1.0) == {"dense": 1.0, "candidate": 1.0}
+    warm = warm_up(run_round, lambda: 0.0, 1.0)
+    assert (warm.seconds, warm.rounds, warm.steady) == ((1.0, 1.0), len(played), True)
     assert 10 <= len(played) <= 13
     times = iter([10.0, 8.0])
     played.clear()
-    warm_up(run, lambda: 2.0, 1.0)
-    assert len(played) == 1
+    cut = warm_up(run_round, lambda: 2.0, 1.0)
+    assert (cut.seconds, cut.rounds, cut.steady) == ((10.0, 10.0), 1, False)
 
 
 def test_rebatch_repeats_and_cuts() -> None:
@@ -158,3 +151,85 @@ def test_a_failing_model_leaves_no_trace() -> None:
 def test_an_unknown_runtime_is_named() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'torch'"):
         RUNTIMES.get("torhc")
+
+
+class Watcher(nn.Module):
+    """Notes what is set while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.seen: dict[str, object] = {}
+
+    def __deepcopy__(self, memo: object) -> Watcher:
+        copy = Watcher()
+        copy.seen = self.seen
+        return copy
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen |= {"dtype": (x.dtype, self.scale.dtype), "batch": len(x), "threads": torch.get_num_threads()}
+        if hasattr(os, "sched_getaffinity"):
+            self.seen["cores"] = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
+        return x * self.scale
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
+def test_what_a_study_sets_is_set_and_recorded_and_put_back() -> None:
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    torch.set_num_threads(2)  # workers exist before the measurement: each has to be moved
+    torch.randn(2_000_000).sum()
+    threads = torch.get_num_threads()
+    model = Watcher()
+    spec = LatencySpec(batch=3, threads=1, dtype="bfloat16", affinity=(core,), budget_s=0.02)
+    found = TorchMeter(spec).measure_pair(model, model, ModelInputs((torch.randn(1, 4),)))
+    assert model.seen["dtype"] == (torch.bfloat16, torch.bfloat16)
+    assert (model.seen["batch"], model.seen["threads"]) == (3, 1)
+    assert all(cores == {core} for cores in model.seen["cores"])  # type: ignore[attr-defined]
+    conditions = found.to_record(1.0).conditions
+    assert conditions is not None
+    assert conditions.affinity == (core,)
+    assert str(conditions) == f"1 thread on core {core}, batch 3, bfloat16"
+    assert model.scale.dtype == torch.float32
+    assert torch.get_num_threads() == threads
+    assert {frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task")} == {frozenset(before)}
+    torch.set_num_threads(1)
+
+
+def test_a_core_that_is_not_there_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="core 9999 where this process may use"):
+        TorchMeter(LatencySpec(affinity=(9999,)))
+
+
+def test_a_kernel_is_measured_alone_and_against_a_reference_with_other_inputs() -> None:
+    meter = TorchMeter(LatencySpec(half_width=0.5, budget_s=0.05))
+    small, large = nn.Linear(8, 8), nn.Linear(2048, 2048)
+    pair = meter.measure_pair(
+        large, small, ModelInputs((torch.randn(1, 2048),)), candidate_inputs=ModelInputs((torch.randn(1, 8),))
+    )
+    assert pair.ratio < 1  # four million MACs against sixty-four
+    alone = meter.measure(small, ModelInputs((torch.randn(1, 8),)), budget_s=0.05)
+    assert alone.low_ms <= alone.ms <= alone.high_ms
+    assert alone.ms <= alone.p90_ms <= alone.p99_ms
+    assert 0 <= alone.outliers < alone.samples
+
+
+def test_outliers_are_counted_and_stay() -> None:
+    assert outlier_count([1.0, 1.1, 1.2, 1.3, 1.4]) == 0
+    assert outlier_count([1.0, 1.1, 1.2, 1.3, 9.0]) == 1
+    samples = tuple((1e-3, 2e-3) for _ in range(30)) + ((1e-3, 50e-3),)
+    found = replay(samples, half_width=1e-9, budget_s=100)
+    assert (found.outliers, found.pairs) == (0, MIN_PAIRS)
+    noisy = replay((*samples[:5], (1e-3, 50e-3), *samples[:5]), half_width=1e-9, budget_s=100)
+    assert noisy.outliers == 1
+    assert noisy.candidate_p99_ms == pytest.approx(np.percentile([2.0] * 9 + [50.0], 99), rel=0.3)
+
+
+def test_a_missed_precision_says_why() -> None:
+    found = replay(recording(0.6, 4000, 0.5), half_width=0.001, budget_s=0.2)
+    assert found.reason.startswith(f"the budget of 0.2 s ended after {found.pairs} pairs at ±")
+    assert found.to_record(1.0).reason == found.reason
+    few = replay(recording(0.6, 40, 0.5), half_width=0.001, budget_s=1e-9)
+    assert "an interval needs 8" in few.reason
+    assert replay(recording(0.6, 21, 0.5), half_width=0.001).reason == "the recording ended after 20 pairs; record more"
+    assert replay(recording(0.6, 400, 0.1), budget_s=10).to_record(1.0).reason is None

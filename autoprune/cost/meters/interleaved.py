@@ -1,0 +1,171 @@
+"""A meter for everything that runs in this process: single runs of both sides alternate."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from autoprune.cost.meters.pairing import Side, measure_blocks, measure_samples
+from autoprune.cost.meters.protocol import ModelInputs, rebatch
+from autoprune.cost.meters.result import PairedLatency, SingleLatency
+from autoprune.cost.meters.settings import cast_model, check_affinity, dtype_of, measuring_conditions, sampling
+from autoprune.cost.meters.warmup import SHARE, WarmUp, warm_up
+from autoprune.graph.trace import describe
+from autoprune.spec.record import LatencyConditions
+from autoprune.spec.study import LatencySpec
+
+_SAMPLE_S = 1.5e-3  # a sample this long drowns the timer (tens of ns) and the call of a Python loop
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that a runtime is ready to run.
+
+    Attributes:
+        run: Runs it so many times in a row and returns the mean seconds of one run.
+        about: What runs it: "torch 2.13.0 eager".
+    """
+
+    run: Callable[[int], float]
+    about: str
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The reference's preparation, with what it was made of."""
+
+    model: nn.Module
+    key: str
+    prepared: Prepared
+
+
+class InterleavedMeter(ABC):
+    """A meter whose runtime lives in this process. A runtime of one's own gives :meth:`prepare`, and no more.
+
+    Args:
+        spec: Batch, threads, cores, type, wanted half-width, budget.
+        seed: Of the bootstrap.
+
+    Raises:
+        UsageError: This machine lacks what the runtime or the study's ``latency`` section needs.
+    """
+
+    runtime: ClassVar[str]
+
+    def __init__(self, spec: LatencySpec, seed: int = 0) -> None:
+        check_affinity(spec.affinity)
+        self.spec = spec
+        self.seed = seed
+        self._kept: _Kept | None = None
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, inputs: ModelInputs) -> Prepared:
+        """Return a model ready to run on these inputs, compiled or exported if that is what the runtime does.
+
+        Threads and cores are set already. The model is in evaluation mode and must not be changed.
+
+        Raises:
+            MeterError: The runtime cannot run it.
+        """
+
+    def measure_pair(
+        self, dense: nn.Module, candidate: nn.Module, inputs: ModelInputs, candidate_inputs: ModelInputs | None = None
+    ) -> PairedLatency:
+        """Measure ``candidate`` against ``dense``; training flags, threads, cores and the collector are put back.
+
+        Raises:
+            MeterError: The runtime cannot run a model, a sample is not a positive number, or an input tensor is empty.
+        """
+        with measuring_conditions(self.spec, dense, candidate):
+            begun = time.perf_counter()
+            first = self._prepare_reference(dense, inputs)
+            same = candidate is dense and candidate_inputs is None
+            second = first if same else self._prepare(candidate, candidate_inputs or inputs)
+            start = time.perf_counter()
+            runs: Mapping[Side, Callable[[int], float]] = {"dense": first.run, "candidate": second.run}
+            with sampling():
+                warm = self._warm_up((first.run, second.run), start, self.spec.budget_s)
+                # Each side repeats until its own sample is long enough: the quicker one would drown in the timer.
+                repeats = dict(zip(runs, map(sample_repeats, warm.seconds), strict=True))
+                found = measure_blocks(
+                    lambda side: runs[side](repeats[side]),
+                    lambda: time.perf_counter() - start,
+                    self.spec,
+                    f"{self._description(first, dense, inputs)}, A B B A",
+                    self.seed,
+                )
+        return replace(
+            found,
+            warmup_rounds=warm.rounds,
+            steady=warm.steady,
+            prepare_s=start - begun,
+            conditions=self._conditions(dense, inputs),
+        )
+
+    def measure(self, model: nn.Module, inputs: ModelInputs, budget_s: float = 0.2) -> SingleLatency:
+        """Measure one model alone; see :meth:`autoprune.cost.meters.Meter.measure`.
+
+        Raises:
+            MeterError: As for :meth:`measure_pair`.
+        """
+        with measuring_conditions(self.spec, model):
+            begun = time.perf_counter()
+            prepared = self._prepare(model, inputs)
+            start = time.perf_counter()
+            with sampling():
+                warm = self._warm_up((prepared.run,), start, budget_s)
+                repeats = sample_repeats(warm.seconds[0])
+                found = measure_samples(
+                    lambda: prepared.run(repeats),
+                    lambda: time.perf_counter() - start,
+                    self.spec.half_width,
+                    budget_s,
+                    self._description(prepared, model, inputs),
+                    self.seed,
+                )
+        return replace(found, warmup_rounds=warm.rounds, prepare_s=start - begun)
+
+    def _warm_up(self, runs: tuple[Callable[[int], float], ...], start: float, budget_s: float) -> WarmUp:
+        return warm_up(lambda: tuple(run(1) for run in runs), lambda: time.perf_counter() - start, SHARE * budget_s)
+
+    def _prepare(self, model: nn.Module, inputs: ModelInputs) -> Prepared:
+        call = rebatch(inputs.args, inputs.kwargs, self.spec.batch)
+        with torch.no_grad():
+            return self.prepare(*cast_model(model, call, self.spec.dtype))
+
+    def _prepare_reference(self, model: nn.Module, inputs: ModelInputs) -> Prepared:
+        """Prepare the reference, or take what is kept of it: every trial of a study has the same one."""
+        key = str((_shapes(model.state_dict()), _shapes((inputs.args, dict(inputs.kwargs)))))
+        if self._kept is None or self._kept.model is not model or self._kept.key != key:
+            self._kept = None
+            self._kept = _Kept(model, key, self._prepare(model, inputs))
+        return self._kept.prepared
+
+    def _conditions(self, model: nn.Module, inputs: ModelInputs) -> LatencyConditions:
+        return LatencyConditions(
+            runtime=self.runtime,
+            batch=self.spec.batch,
+            threads=self.spec.threads,
+            dtype=self.spec.dtype or dtype_of(model, inputs),
+            affinity=self.spec.affinity,
+        )
+
+    def _description(self, prepared: Prepared, model: nn.Module, inputs: ModelInputs) -> str:
+        conditions = self._conditions(model, inputs)
+        return f"measured: {prepared.about}, {conditions}"
+
+
+def sample_repeats(seconds: float) -> int:
+    """Return how many runs of so many seconds make a sample long enough for the timer."""
+    return max(1, round(_SAMPLE_S / seconds + 0.5)) if seconds > 0 else 1
+
+
+def _shapes(tree: Any) -> Any:
+    return tree_map(describe, tree)
