@@ -13,6 +13,7 @@ from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import LatencyRecord, RunRecords, TrialRecord
 
 NAME_LIMIT = 80
+MOST_REASONS = 3  # they hold figures, so hardly two are alike
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def _latency(records: RunRecords) -> tuple[str, ...]:
     trials = [t for t in measured(records) if t.latency is not None]
     lines = [_sentence(meter, n) for meter, n in tally(t.latency.meter for t in trials if t.latency)]
     paired = [t.latency for t in trials if t.latency is not None and t.latency.pairs and t.origin != DENSE]
-    return (*lines, _precision(paired, records)) if paired else tuple(lines)
+    if not paired:
+        return tuple(lines)
+    reasons = tally(latency.reason for latency in paired if latency.reason)
+    return (*lines, _precision(paired, records), *(_sentence(reason, n) for reason, n in reasons[:MOST_REASONS]))
 
 
 def _recovery(records: RunRecords) -> tuple[str, ...]:

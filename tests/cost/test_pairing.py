@@ -217,7 +217,7 @@ def test_a_kernel_is_measured_alone_and_against_a_reference_with_other_inputs() 
 def test_outliers_are_counted_and_stay() -> None:
     assert outlier_count([1.0, 1.1, 1.2, 1.3, 1.4]) == 0
     assert outlier_count([1.0, 1.1, 1.2, 1.3, 9.0]) == 1
-    samples = tuple((1e-3, 2e-3) for _ in range(30)) + ((1e-3, 50e-3),)
+    samples = (*([(1e-3, 2e-3)] * 30), (1e-3, 50e-3))
     found = replay(samples, half_width=1e-9, budget_s=100)
     assert (found.outliers, found.pairs) == (0, MIN_PAIRS)
     noisy = replay((*samples[:5], (1e-3, 50e-3), *samples[:5]), half_width=1e-9, budget_s=100)

@@ -234,6 +234,15 @@ def test_the_headline_is_plain_where_nothing_is_gained(edge, words):
     assert words in headline(EDGES[edge]()).main
 
 
+def test_a_missed_precision_is_told_with_its_reason(records):
+    reason = "the budget of 3 s ended after 40 pairs at ±3.1% where ±2.0% is wanted"
+    loose = records.trials[3]
+    latency = loose.latency.model_copy(update={"converged": False, "reason": reason})
+    trials = (*records.trials[:3], loose.model_copy(update={"latency": latency}), *records.trials[4:])
+    told = next(f.sentences for f in facts(records.model_copy(update={"trials": trials})) if f.title == "Latency")
+    assert told[-1] == f"T{reason[1:]} (1 trials)."
+
+
 def test_the_numbers_name_their_meters(records):
     told = {fact.title: " ".join(fact.sentences) for fact in facts(records)}
     assert "torch 2.13.0, 1 thread, batch 1" in told["Latency"]

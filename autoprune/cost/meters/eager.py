@@ -29,7 +29,7 @@ class TorchMeter(InterleavedMeter):
 def timed(call: Callable[..., Any], inputs: ModelInputs, device: torch.device) -> Callable[[int], float]:
     """Return what runs ``call`` so many times in a row on the host's clock, synchronised with ``device``."""
     args, kwargs = inputs.args, dict(inputs.kwargs)
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else _nothing
 
     def run(repeats: int) -> float:
         synchronise()
@@ -40,6 +40,10 @@ def timed(call: Callable[..., Any], inputs: ModelInputs, device: torch.device) -
         return (time.perf_counter_ns() - begin) / repeats * 1e-9
 
     return run
+
+
+def _nothing() -> None:
+    """Stand in for synchronisation: the CPU returns when it is done."""
 
 
 def device_of(model: nn.Module, inputs: ModelInputs) -> torch.device:
