@@ -12,6 +12,7 @@ from rich.text import Text
 
 from autoprune.cli.apply import apply
 from autoprune.cli.calibrate import calibrate
+from autoprune.cli.export import export
 from autoprune.cli.list import list_
 from autoprune.cli.profile import profile
 from autoprune.cli.report import report
@@ -64,5 +65,5 @@ def command(debug: bool) -> None:
     """Search which layers of a trained network to prune, how much, and in which pattern, for a device."""
 
 
-for _command in (profile, search, report, select, apply, calibrate, list_):
+for _command in (profile, search, report, select, apply, export, calibrate, list_):
     command.add_command(_command)

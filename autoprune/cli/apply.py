@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from autoprune.cli.streams import out
+from autoprune.errors import RunError
+from autoprune.spec.record import TrialRecord, read_records
+
+if TYPE_CHECKING:
+    from autoprune.spec.config import PruningConfig
 
 
 @click.command()
@@ -20,13 +26,15 @@ from autoprune.cli.streams import out
     type=click.Path(path_type=Path),
     help="Where the task keeps its files  [default: the run that the config names, if it is there]",
 )
-def apply(config: Path, reference: str, output: Path, directory: Path | None) -> None:
+@click.option("--max-drop", type=click.FloatRange(min=0), help="Fail if the validation score drops by more.")
+def apply(config: Path, reference: str, output: Path, directory: Path | None, max_drop: float | None) -> None:
     """Build the smaller network of a CONFIG from the task's checkpoint, check it, and save it."""
     from autoprune.spec.config import load_config
 
     chosen = load_config(config)
 
     from autoprune.cost.macs import count_macs
+    from autoprune.deploy.achieved import verify
     from autoprune.deploy.apply import apply as build
     from autoprune.deploy.save import load_pruned, save_pruned
     from autoprune.trial.task import load_task, score
@@ -41,14 +49,32 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None) ->
     size = save_pruned(smaller, output, chosen)
     loaded = load_pruned(task.model, output)  # what is told is told of the file, as its user will load it
     table = Table("", "dense", "pruned", title="Applied", title_justify="left")
+    drop = 0.0
     for name, evaluate in (("validation score", task.evaluate), ("test score", task.test)):
         if evaluate is not None:
             before, after = (score(evaluate, model, "evaluate") for model in (task.model, loaded))
             table.add_row(name, f"{before:.4f}", f"{after:.4f}")
+            if evaluate is task.evaluate:
+                drop = before - after if task.higher_is_better else after - before
     macs = [count_macs(model, task.args, task.kwargs).total for model in (task.model, loaded)]
     table.add_row("MACs (example inputs)", *(f"{value:,}" for value in macs))
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (task.model, loaded)]
     table.add_row("parameters", *(f"{value:,}" for value in sizes))
     table.add_row("file", "", f"{size:,} B")
     out.print(table)
+    asked = _trial_of(chosen, directory) or chosen
+    achieved = verify(loaded, asked, task.model, task.example_inputs, drop=drop, max_drop=max_drop)
+    source = "the config" if asked is chosen else "the config and the trial's record"
+    if achieved.differences:
+        raise RunError(f"{output} was written, and is not what {source} asks: {achieved}")
+    out.print(Text(f"Compared with {source}: {achieved}"), soft_wrap=True)
     out.print(Text(f"Saved: {output} (load with autoprune.load_pruned(model, {str(output)!r}))"), soft_wrap=True)
+
+
+def _trial_of(config: PruningConfig, directory: Path | None) -> TrialRecord | None:
+    """Return the record of the trial that a config names, where its run is at hand."""
+    if directory is None or config.provenance is None or not (directory / "records.jsonl").is_file():
+        return None
+    records = read_records(directory / "records.jsonl")
+    same = (trial for trial in records.trials if trial.number == config.provenance.trial and trial.config is not None)
+    return next((trial for trial in same if trial.config and trial.config.signature == config.signature), None)

@@ -85,3 +85,30 @@ def test_wrong_use_is_told(tmp_path):
     with pytest.raises(ConfigError, match="batches gave none; give at least one batch"):
         autoprune.quantize(net, tmp_path / "n.onnx", x, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_products_do_not_saturate_and_the_class_stays(tmp_path: Path) -> None:
+    given = small_task.task()
+    inputs = small_task.images(64, 1)
+    record = quantize(
+        given.model,
+        tmp_path / "n.onnx",
+        inputs,
+        given.batches,
+        evaluate=given.evaluate,
+        latency=LatencySpec(budget_s=0.1),
+    )
+    assert record.difference < 0.05
+    assert record.score is not None
+    assert record.float_score is not None
+    assert record.score >= record.float_score - 0.05
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoprune.deploy.quantize.MAX_DIFFERENCE", 1e-6)
+    given = small_task.task()
+    with pytest.raises(ExportError, match="differ by .* export in float32"):
+        quantize(
+            given.model, tmp_path / "n.onnx", small_task.images(4, 1), given.batches, latency=LatencySpec(budget_s=0.1)
+        )
+    assert not (tmp_path / "n.onnx").exists()
