@@ -1,9 +1,9 @@
 """int8 after pruning: static post-training quantisation by ONNX Runtime, with what it costs and gains in one record.
 
-Weights are int8 with one scale per output channel, in seven bits: on x86 without VNNI the kernels add products of eight
-bits in sixteen, which saturate (half of the largest output off on a small network, 1 % with seven bits). Activations are int8 with one scale per tensor, taken from calibration
-batches; the file holds quantise and dequantise nodes that the runtime fuses into int8 kernels. Why ONNX Runtime and not
-torchao: ``reports/int8``.
+Weights have one scale per output channel, activations one per tensor, taken from calibration batches. Weights take seven
+of the eight bits: x86 kernels without VNNI add two products in sixteen bits, which saturate (on a small network outputs
+were off by half of the largest one; with seven bits by 1 %). The file holds quantise and dequantise nodes that the
+runtime fuses into int8 kernels. Why ONNX Runtime and not torchao: ``reports/int8``.
 """
 
 from __future__ import annotations
