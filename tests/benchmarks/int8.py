@@ -22,10 +22,10 @@ network is that of the demo; *pruned* has half of its channels and 300 steps of 
 validation images of the digits. Both files run under ONNX Runtime; the ratio of latencies is int8 over float32 at batch
 1 and one thread, paired, with its 95 % interval. Ranges are found on 512 training images.
 
-int8 makes the file a quarter to a third, and on this processor, which has no int8 dot products that ONNX Runtime uses, it
-is *slower*: measure before you choose it. Why not torchao: the compiled extensions of torchao 0.18.0 do not load beside torch
-2.13's CPU build, and transformers imports it where it is installed and says so at every start; its scores and latency
-were not compared.
+int8 makes the file a quarter to a third, and on this processor under ONNX Runtime it is *slower*: measure before you
+choose it. Weights take seven bits (why: `autoprune/deploy/quantize.py`). Why not torchao: the compiled extensions of
+torchao 0.18.0 do not load beside torch 2.13's CPU build, and transformers imports it where it is installed and says so
+at every start; its scores and latency were not compared.
 
 | network | calibration | float32 score | int8 score | float32 file | int8 file | latency ratio | difference |
 |---|---|--:|--:|--:|--:|--:|--:|
