@@ -1,9 +1,9 @@
 """int8 after pruning: static post-training quantisation by ONNX Runtime, with what it costs and gains in one record.
 
-Weights have one scale per output channel, activations one per tensor, taken from calibration batches. Weights take seven
-of the eight bits: x86 kernels without VNNI add two products in sixteen bits, which saturate (on a small network outputs
-were off by half of the largest one; with seven bits by 1 %). The file holds quantise and dequantise nodes that the
-runtime fuses into int8 kernels. Why ONNX Runtime and not torchao: ``reports/int8``.
+Weights have one scale per output channel, activations one per tensor, taken from calibration batches. Weights take
+seven of the eight bits: x86 kernels without VNNI add two products in sixteen bits, which saturate (on a small network
+outputs were off by half of the largest one; with seven bits by 1 %). The file holds quantise and dequantise nodes that
+the runtime fuses into int8 kernels. Why ONNX Runtime and not torchao: ``reports/int8``.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def quantize(
         ) from error
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(
-            f"the int8 outputs differ by {difference:.0%} of the largest output, where {MAX_DIFFERENCE:.0%} is the limit; "
+            f"the int8 outputs differ by {difference:.0%} of the largest output, and {MAX_DIFFERENCE:.0%} is the limit; "
             "calibrate on more samples or with another method, or export in float32"
         )
     scores = {

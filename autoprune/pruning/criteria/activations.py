@@ -14,7 +14,7 @@ from autoprune.pruning.criteria.rule import Evidence, Rule
 from autoprune.pruning.criteria.weights import out_dim_of, spread
 from autoprune.pruning.granularity import CHANNEL, HEAD
 
-RANK_SAMPLES = 4
+RANK_SAMPLES = 8
 """Samples for feature-map ranks; they vary little from image to image (Lin et al. 2020, section 3.2)."""
 
 

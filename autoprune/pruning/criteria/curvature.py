@@ -15,7 +15,7 @@ from autoprune.pruning.criteria.rule import Evidence, Rule
 DAMPING = 0.01
 """Of the mean diagonal, added to it before inverting, as in SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774)."""
 
-RANKING_POSITIONS = 2
+RANKING_POSITIONS = 4
 """Places per sample for scores: a ranking needs fewer than a fit, and the products of columns are most of the cost."""
 
 
