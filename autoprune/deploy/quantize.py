@@ -142,7 +142,7 @@ def quantize(
         ) from error
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(
-            f"the int8 outputs differ by {difference:.0%} of the largest output, and {MAX_DIFFERENCE:.0%} is the limit; "
+            f"the int8 outputs differ by {difference:.0%} of the largest one, and {MAX_DIFFERENCE:.0%} is the limit; "
             "calibrate on more samples or with another method, or export in float32"
         )
     scores = {
