@@ -12,6 +12,16 @@ from pydantic import Field
 from autoprune.errors import RunDirectoryError
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.document import Document, parse_document
+from autoprune.spec.findings import (
+    DamageRecord,
+    DeviceValues,
+    DroppedChoice,
+    Prediction,
+    PredictorRecord,
+    RungRecord,
+    WorkerRecord,
+)
+from autoprune.spec.profile import DeviceSummary, Payoff, Staircase
 from autoprune.spec.study import StudySpec
 
 
@@ -116,12 +126,16 @@ class LayerRecord(Document):
         dense_channels: Output channels before.
         weight_sparsity: Fraction of the remaining weights that is zero.
         macs: MACs of the layer as executed.
+        dram_bytes: Modelled DRAM traffic of the layer; absent where it is not known by layer.
+        predicted_ms: Predicted time of the layer; likewise.
     """
 
     channels: int
     dense_channels: int
     weight_sparsity: float
     macs: int
+    dram_bytes: float | None = None
+    predicted_ms: float | None = None
 
 
 class Timings(Document):
@@ -163,6 +177,10 @@ class TrialRecord(Document):
         timings: Wall seconds of each part.
         error: Traceback or reason of a trial that is not complete.
         finished_at: UTC, ISO 8601.
+        prediction: Latency as it was predicted before it was measured.
+        rungs: What it scored on each rung that it climbed, the last one reached last; absent in a study of one rung.
+        worker: Where it ran; absent where it ran in the process of the search.
+        devices: Further devices of the study to what the trial costs there.
     """
 
     schema_: Literal["autoprune/trial/1"] = Field("autoprune/trial/1", alias="schema")
@@ -182,6 +200,10 @@ class TrialRecord(Document):
     timings: Timings = Timings()
     error: str | None = None
     finished_at: str = ""
+    prediction: Prediction | None = None
+    rungs: tuple[RungRecord, ...] | None = None
+    worker: WorkerRecord | None = None
+    devices: dict[str, DeviceValues] | None = None
 
     @property
     def feasible(self) -> bool:
@@ -216,6 +238,13 @@ class StudyRecord(Document):
         versions: Package to version.
         machine: Processor and system.
         notes: Sentences that a reader must know (a surgery check, a model instead of a meter).
+        dense: Time, bytes and energy of the dense model, layer by layer.
+        payoffs: Patterns that were tried on the device; those that do not pay are refused as speed-ups.
+        staircases: Time of a layer over its width.
+        damage: What single choices cost in score.
+        dropped: Choices of the space that the search leaves out, with reasons.
+        predictor: What predicted latency, and how well.
+        devices: Further devices to their titles.
     """
 
     schema_: Literal["autoprune/study-record/1"] = Field("autoprune/study-record/1", alias="schema")
@@ -230,6 +259,13 @@ class StudyRecord(Document):
     versions: dict[str, str] = Field(default_factory=dict)
     machine: str = ""
     notes: tuple[str, ...] = ()
+    dense: DeviceSummary | None = None
+    payoffs: tuple[Payoff, ...] | None = None
+    staircases: tuple[Staircase, ...] | None = None
+    damage: tuple[DamageRecord, ...] | None = None
+    dropped: tuple[DroppedChoice, ...] | None = None
+    predictor: PredictorRecord | None = None
+    devices: dict[str, str] | None = None
 
 
 class RunRecords(Document):
