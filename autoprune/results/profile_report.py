@@ -20,7 +20,8 @@ from autoprune.results.profile_tables import (
     payoff_table,
     staircase_table,
 )
-from autoprune.results.report import figures_json, page_scripts, script_hash, template
+from autoprune.results.report import figures_json, page_scripts, script_hash
+from autoprune.results.templating import template
 from autoprune.spec.profile import ProfileRecord
 from autoprune.spec.record import write_whole
 

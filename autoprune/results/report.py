@@ -10,36 +10,22 @@ import errno
 import hashlib
 import json
 import re
-import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from autoprune.errors import RunDirectoryError, StorageError
-from autoprune.results.details import (
-    energy_table,
-    failures,
-    group_table,
-    layer_table,
-    pinned_table,
-    stopped,
-    timings_table,
-)
-from autoprune.results.export import config_path, front_csv, front_json, trials_csv
-from autoprune.results.facts import facts
-from autoprune.results.formats import plain
-from autoprune.results.picks import picks
+from autoprune.results.configs import config_texts
+from autoprune.results.content import content
+from autoprune.results.export import front_csv, front_json, trials_csv
+from autoprune.results.markdown import render_markdown
 from autoprune.results.plots import Plot, plots
-from autoprune.results.summary import headline
-from autoprune.results.table import baseline_table, escape_markdown, front_table, picks_table, to_markdown
-from autoprune.spec.front import DENSE, front
+from autoprune.results.templating import TEMPLATES, template
 from autoprune.spec.record import RunRecords, write_whole
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _CONFIG_NAME = re.compile(r"\d{3,}\.yaml")
 
 
@@ -64,17 +50,6 @@ class ReportPaths:
     configs: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class ConfigText:
-    """A front trial's config as the page shows it."""
-
-    number: int
-    titles: tuple[str, ...]
-    path: str
-    text: str
-    command: str
-
-
 def write_report(records: RunRecords, directory: Path) -> ReportPaths:
     """Write the report of ``records`` into ``directory``, which is made if it is missing.
 
@@ -84,29 +59,21 @@ def write_report(records: RunRecords, directory: Path) -> ReportPaths:
         RunDirectoryError: The directory cannot be written.
         StorageError: The disk is full.
     """
+    texts = report_files(records)
     paths = ReportPaths(
         html=directory / "index.html",
         markdown=directory / "report.md",
         front_csv=directory / "front.csv",
         trials_csv=directory / "trials.csv",
         front_json=directory / "front.json",
-        configs=tuple(directory / config.path for config in _configs(records)),
+        configs=tuple(directory / name for name in texts if name.startswith("configs/")),
     )
-    texts = {
-        paths.html: render_html(records),
-        paths.markdown: render_markdown(records),
-        paths.front_csv: front_csv(records),
-        paths.trials_csv: trials_csv(records),
-        paths.front_json: front_json(records),
-        **{directory / config.path: config.text for config in _configs(records)},
-    }
     try:
         (directory / "configs").mkdir(parents=True, exist_ok=True)
-        for old in sorted((directory / "configs").iterdir()):
-            if _CONFIG_NAME.fullmatch(old.name) and old not in paths.configs:
-                old.unlink()
-        for path, text in texts.items():
-            write_whole(path, text)
+        for name in stale(directory, texts):
+            (directory / name).unlink()
+        for name, text in texts.items():
+            write_whole(directory / name, text)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise StorageError(
@@ -114,6 +81,25 @@ def write_report(records: RunRecords, directory: Path) -> ReportPaths:
             ) from error
         raise RunDirectoryError(f"no report can be written to {directory} ({error}); give a writable folder") from error
     return paths
+
+
+def report_files(records: RunRecords) -> dict[str, str]:
+    """Return every file of the report by its path in the report's folder: the same records give the same texts."""
+    return {
+        "index.html": render_html(records),
+        "report.md": render_markdown(records),
+        "front.csv": front_csv(records),
+        "trials.csv": trials_csv(records),
+        "front.json": front_json(records),
+        **{config.path: config.text for config in config_texts(records)},
+    }
+
+
+def stale(directory: Path, texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the files that an earlier render left in ``directory`` and that are no part of the report any more."""
+    old = (directory / "configs").glob("*.yaml") if (directory / "configs").is_dir() else ()
+    names = (f"configs/{path.name}" for path in old if _CONFIG_NAME.fullmatch(path.name))
+    return tuple(sorted(name for name in names if name not in texts))
 
 
 def render_html(records: RunRecords) -> str:
@@ -124,52 +110,11 @@ def render_html(records: RunRecords) -> str:
     drawn = plots(records)
     scripts = page_scripts() if drawn else ()
     return template("report.html.j2").render(
-        **_content(records),
+        **content(records),
         plots=drawn,
         figures=figures_json(drawn),
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own text and plotly's library
         script_hashes=[script_hash(script) for script in scripts],
-    )
-
-
-def render_markdown(records: RunRecords) -> str:
-    """Return the report as GitHub Markdown, without plots."""
-    return template("report.md.j2").render(**_content(records))
-
-
-def _content(records: RunRecords) -> dict[str, Any]:
-    """What both templates tell, in one place."""
-    return {
-        "study": records.study,
-        "spec": records.study.spec,
-        "headline": headline(records),
-        "picks_table": picks_table(records, config_path) if picks(records).named() else None,
-        "front_table": front_table(records, config_path) if front(records) else None,
-        "baseline_table": baseline_table(records),
-        "configs": _configs(records),
-        "layer_table": layer_table(records),
-        "facts": facts(records),
-        "energy_table": energy_table(records),
-        "group_table": group_table(records),
-        "pinned_table": pinned_table(records),
-        "failures": failures(records),
-        "stopped": stopped(records),
-        "timings_table": timings_table(records),
-    }
-
-
-def _configs(records: RunRecords) -> tuple[ConfigText, ...]:
-    chosen, task = picks(records), shlex.quote(plain(records.study.spec.task))
-    return tuple(
-        ConfigText(
-            number=trial.number,
-            titles=chosen.titles(trial),
-            path=config_path(trial),
-            text=trial.config.to_yaml(),
-            command=f"autoprune apply {config_path(trial)} --task {task} -o pruned-{trial.number:03d}.safetensors",
-        )
-        for trial in front(records)
-        if trial.config is not None and trial.origin != DENSE
     )
 
 
@@ -183,7 +128,7 @@ def figures_json(drawn: tuple[Plot, ...]) -> Markup:
 
 def page_scripts() -> tuple[str, ...]:
     """Return the two scripts that a page with plots is built with: plotly's library and our own."""
-    return _plotly_js(), (_TEMPLATES / "plots.js").read_text(encoding="utf-8")
+    return _plotly_js(), (TEMPLATES / "plots.js").read_text(encoding="utf-8")
 
 
 def _plotly_js() -> str:
@@ -195,39 +140,3 @@ def _plotly_js() -> str:
 def script_hash(script: str) -> str:
     """Return the hash by which a content security policy lets a script run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _nobreak(text: str) -> str:
-    """Hold a number and its unit on one line."""
-    return re.sub(r"(?<=\d) (?=(?:%|pp|ms|mJ|[kMG]?B?\b))", "\u00a0", text)
-
-
-def _fence(text: str, language: str = "") -> str:
-    """A Markdown code block that its content cannot close."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    ticks = "`" * max(3, longest + 1)
-    return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
-
-
-def template(name: str) -> jinja2.Template:
-    """Return a template of this package, with its filters."""
-    return _environment().get_template(name)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "plain": plain,
-        "nobreak": _nobreak,
-        "md": lambda text: escape_markdown(str(text)),
-        "md_table": to_markdown,
-        "fence": _fence,
-    }
-    return environment

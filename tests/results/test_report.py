@@ -15,9 +15,10 @@ from synthetic_run import HOSTILE, run_records
 from autoprune.errors import RunDirectoryError
 from autoprune.results.export import FrontDocument
 from autoprune.results.facts import facts
+from autoprune.results.markdown import render_markdown
 from autoprune.results.picks import picks
 from autoprune.results.plots import plots
-from autoprune.results.report import render_html, render_markdown, write_report
+from autoprune.results.report import render_html, write_report
 from autoprune.results.summary import headline
 from autoprune.spec.config import load_config
 from autoprune.spec.front import dense_trial, front, hypervolume_of
