@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from autoprune.errors import ExportError, UsageError, one_line
-from autoprune.graph.export import exported_program, need_onnx, onnx_bytes, onnx_feed
+from autoprune.graph.export import exported_program, need_onnx, onnx_bytes
+from autoprune.graph.session import Runner, relative_difference, run_onnx
 from autoprune.graph.trace import evaluation_mode, output_tensors
 from autoprune.spec.config import PruningConfig
 from autoprune.trial.task import positional
@@ -116,30 +116,6 @@ def export(
     return Exported(path, kind, len(data), difference, tolerance, checked_by, dynamic_batch)
 
 
-Runner = Callable[[tuple[Any, ...], Mapping[str, Any]], list[Tensor]]
-
-
-def run_onnx(data: bytes, threads: int = 1) -> tuple[Runner, str]:
-    """Return what runs an ONNX file on the CPU, and its name.
-
-    Args:
-        data: The file.
-        threads: Of one operator.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; what it says of its own optimisations is no news
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    names = [item.name for item in session.get_inputs()]
-
-    def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        return [torch.from_numpy(np.asarray(value)) for value in session.run(None, onnx_feed(names, args, kwargs))]
-
-    return run, f"ONNX Runtime {onnxruntime.__version__}"
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees it whole or not at all."""
     part = path.with_name(path.name + ".part")
@@ -171,12 +147,6 @@ def _difference(model: nn.Module, run: Runner, args: tuple[Any, ...], kwargs: Ma
     return max(
         (relative_difference(a.cpu(), b.cpu()) for a, b in zip(found, wanted, strict=True) if b.numel()), default=0.0
     )
-
-
-def relative_difference(found: Tensor, wanted: Tensor) -> float:
-    """Return the largest absolute difference over the largest absolute value wanted; inf where one is not finite."""
-    gap = float((found.double() - wanted.double()).abs().max())
-    return gap / (float(wanted.double().abs().max()) or 1.0) if gap == gap else float("inf")
 
 
 def _on_cpu(leaf: Any) -> Any:

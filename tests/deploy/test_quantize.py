@@ -97,7 +97,7 @@ def test_products_do_not_saturate_and_the_class_stays(tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("autoprune.deploy.quantize.MAX_DIFFERENCE", 1e-6)
+    monkeypatch.setattr("autoprune.trial.int8.MAX_DIFFERENCE", 1e-6)
     known = task()
     with pytest.raises(ExportError, match=r"differ by .* export in float32"):
         autoprune.quantize(known.model, tmp_path / "n.onnx", images(4, 1), known.batches, latency=QUICK)
