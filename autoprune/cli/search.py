@@ -15,7 +15,7 @@ from autoprune.cli.streams import err, out
 from autoprune.errors import AutopruneError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from autoprune.search.study import Progress as StudyProgress
+    from autoprune.search.loop import Progress as StudyProgress
     from autoprune.trial.task import Task
 
 

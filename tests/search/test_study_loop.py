@@ -14,10 +14,12 @@ from small_task import small_net
 from autoprune.errors import RunDirectoryError, RunError, TaskError
 from autoprune.graph.groups import find_groups
 from autoprune.pruning.scores import ScoreBook
-from autoprune.search import storage
+from autoprune.search import loop, storage
 from autoprune.search import study as study_module
 from autoprune.search.about import identity
-from autoprune.search.study import Study, read_study
+from autoprune.search.ledger import Ledger, read_study
+from autoprune.search.local import LocalExecutor
+from autoprune.search.study import Study
 from autoprune.spec.config import RecoverySpec
 from autoprune.spec.record import TrialRecord
 from autoprune.spec.study import StudySpec
@@ -179,11 +181,11 @@ def test_a_process_that_dies_at_any_step_loses_at_most_its_trial(tmp_path, monke
         if step == "suggest":
             patch.setattr(type(study.proposals), "suggest", dies(type(study.proposals).suggest))
         elif step == "run":
-            patch.setattr(Study, "_run", dies(Study._run))
+            patch.setattr(LocalExecutor, "wait", dies(LocalExecutor.wait))
         elif step == "record":
             patch.setattr(optuna.trial.Trial, "set_user_attr", dies(optuna.trial.Trial.set_user_attr))
         else:
-            patch.setattr(Study, "_tell", dies(Study._tell))
+            patch.setattr(Ledger, "_tell", dies(Ledger._tell))
         with pytest.raises(Killed):
             study.run()
     kept = [t for t in trials_of(tmp_path / "broken") if storage.RECORD in t.user_attrs]
@@ -201,15 +203,15 @@ def test_a_process_that_dies_at_any_step_loses_at_most_its_trial(tmp_path, monke
 
 def test_a_refused_config_that_was_recorded_but_not_told_is_told(tmp_path, monkeypatch):
     study = make(tmp_path, constraints={"macs": "1%"})
-    original = Study._tell
+    original = Ledger._tell
 
-    def tell(self, optuna_study, number, record):
+    def tell(self, number, record):
         if record.violations and record.score is None:
             raise Killed
-        original(self, optuna_study, number, record)
+        original(self, number, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Study, "_tell", tell)
+        patch.setattr(Ledger, "_tell", tell)
         with pytest.raises(Killed):
             study.run()
     make(tmp_path, constraints={"macs": "1%"}).run()
@@ -260,7 +262,7 @@ def test_nine_failures_in_a_row_do_not(tmp_path):
 
 
 def test_a_space_that_is_exhausted_ends_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "MOST_REPEATS", 5)
+    monkeypatch.setattr(loop, "MOST_REPEATS", 5)
     tiny = {
         **SPACE,
         "rules": [{"names": "stem", "granularity": "weight", "criterion": "random", "sparsity": [0.0, 0.5]}],

@@ -1,0 +1,226 @@
+"""The books of a study: what is finished, known, queued and in flight, in step with the storage.
+
+The storage is the only truth; what is kept here can be read from it again. Every trial's record is written before
+Optuna is told, so that a process may die between any two statements.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from autoprune.search import storage
+from autoprune.search.about import about_study
+from autoprune.search.executors import Job
+from autoprune.search.opening import opening
+from autoprune.search.proposals import Proposals
+from autoprune.search.samplers import SAMPLERS, SamplerRequest
+from autoprune.spec.config import Provenance, PruningConfig
+from autoprune.spec.front import DENSE
+from autoprune.spec.record import RunRecords, TrialRecord
+from autoprune.spec.study import StudySpec
+from autoprune.trial.runner import TrialRunner
+
+
+class Ledger:
+    """Proposes trials and settles them.
+
+    Args:
+        study: The Optuna study.
+        runner: What trials share; its ``spec`` is the study.
+        proposals: The search space.
+        directory: The run directory, for the provenance of configs.
+        shown: The study as it may be shown to anybody.
+    """
+
+    def __init__(
+        self, study: optuna.Study, runner: TrialRunner, proposals: Proposals, directory: Path, shown: StudySpec
+    ) -> None:
+        self._study, self._runner, self._proposals = study, runner, proposals
+        self._directory, self._shown = directory, shown
+        self._spec = runner.spec
+        self._records: dict[int, TrialRecord] = {}
+        self._known: dict[str, int] = {}
+        self._in_flight: dict[int, Trial] = {}
+        self._record_s = 0.0
+
+    @property
+    def dense(self) -> TrialRecord | None:
+        """The record of the dense model; None before it was measured."""
+        return next((r for r in self._records.values() if r.origin == DENSE and r.state == "complete"), None)
+
+    @property
+    def finished(self) -> int:
+        """Trials that count: complete or failed, no repeats."""
+        return sum(record.state != "pruned" for record in self._records.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Trials that were proposed here and are not settled."""
+        return len(self._in_flight)
+
+    def records(self) -> RunRecords | None:
+        """Return the records of all settled trials, without test scores; None before the dense model was measured."""
+        about = storage.study_record(self._study)
+        return None if about is None else RunRecords(study=about, trials=tuple(self._records.values()))
+
+    def resume(self) -> None:
+        """Take over what the storage holds: finish what has a record, free what has none, queue what is missing."""
+        for trial in self._study.get_trials(deepcopy=False):
+            record = storage.record_of(trial)
+            if record is not None:
+                self._remember(record)
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            record = self._records.get(trial.number)
+            if record is not None:
+                self._tell(trial.number, record)  # the process died after the record, before the telling
+            else:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        self._enqueue()
+
+    def propose(self) -> Job:
+        """Ask for the next trial. It is in flight until it is settled or abandoned."""
+        started = time.perf_counter()
+        settled = storage.proposals_made(self._study.get_trials(deepcopy=False))
+        request = SamplerRequest(self._spec.search.seed, settled + self.in_flight, self._spec.search.trials)
+        self._study.sampler = SAMPLERS.get(self._spec.search.sampler).make(request)
+        trial = self._study.ask()
+        self._in_flight[trial.number] = trial
+        config = self._proposals.suggest(trial)
+        origin = str(trial.user_attrs.get(storage.ORIGIN, self._spec.search.sampler))
+        if self.dense is None:
+            config = self._runner.dense_config
+        return Job(
+            number=trial.number,
+            config=self._signed(config, trial.number),
+            origin=origin,
+            dense=self.dense,
+            propose_s=time.perf_counter() - started,
+        )
+
+    def repeat(self, job: Job) -> TrialRecord | None:
+        """Return the record of a job whose config is known or in flight; None for one that has to be run."""
+        known = self._known.setdefault(job.config.signature, job.number)
+        if known == job.number:
+            return None
+        error = f"repeats the config of trial {known}"
+        return TrialRecord(number=job.number, state="pruned", origin=job.origin, config=job.config, error=error)
+
+    def settle(self, job: Job, record: TrialRecord) -> TrialRecord:
+        """Write the record of a job into the storage and tell Optuna; return it with its times.
+
+        Raises:
+            TaskError: The dense model cannot be scored on test data.
+        """
+        started = time.perf_counter()
+        if job.dense is None:
+            record = record.model_copy(update={"config": job.config})
+            self.test(record)  # a test that cannot run is better known before the search than after
+            about = about_study(self._shown, self._runner, record, self._proposals.notes)
+            self._study.set_user_attr(storage.STUDY, about.to_data())
+            started = time.perf_counter()
+        timings = record.timings.model_copy(update={"propose_s": job.propose_s, "record_s": self._record_s})
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record = record.model_copy(update={"timings": timings, "finished_at": now})
+        trial = self._in_flight[job.number]
+        self._constrain(trial, record)
+        trial.set_user_attr(storage.RECORD, record.to_data())
+        self._tell(job.number, record)
+        del self._in_flight[job.number]
+        self._remember(record)
+        if record.origin == DENSE:
+            self._enqueue()
+        self._record_s = time.perf_counter() - started
+        return record
+
+    def abandon(self) -> None:
+        """Close what is in flight. Without a record it counts for nothing, and is proposed again."""
+        for number, trial in self._in_flight.items():
+            if storage.RECORD not in trial.user_attrs:
+                self._study.tell(number, state=TrialState.FAIL)
+        self._in_flight.clear()
+
+    def test(self, record: TrialRecord) -> None:
+        """Score a trial on test data, once however often this is asked."""
+        scores = dict(self._study.user_attrs.get(storage.TEST_SCORES, {}))
+        if self._runner.task.test is not None and str(record.number) not in scores and record.config is not None:
+            scores[str(record.number)] = self._runner.test_score(record.config)
+            self._study.set_user_attr(storage.TEST_SCORES, scores)
+
+    def _enqueue(self) -> None:
+        """Queue what every study starts with and this one lacks: the dense model, and after it the baselines."""
+        trials = self._study.get_trials(deepcopy=False)
+        present = {_key(_fixed(t)) for t in trials if t.state == TrialState.WAITING}
+        present |= {_key(t.params) for t in trials if storage.RECORD in t.user_attrs}
+        first = opening(self._proposals, self._runner.graph, self._runner.book, self._spec.search.trials)
+        for origin, params in first if self.dense else first[:1]:
+            searched = self._proposals.searched(params)
+            if _key(searched) not in present:
+                present.add(_key(searched))
+                self._study.enqueue_trial(searched, user_attrs={storage.ORIGIN: origin})
+
+    def _constrain(self, trial: Trial, record: TrialRecord) -> None:
+        dense = self.dense or record
+        if record.state == "complete":
+            for name, limit in self._runner.limits(dense).items():
+                if name in record.values:
+                    trial.set_constraint(name, record.values[name] - limit)
+
+    def _tell(self, number: int, record: TrialRecord) -> None:
+        if record.state != "complete":
+            self._study.tell(number, state=TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL)
+            return
+        dense = self.dense or record
+        # Optuna needs every objective of a complete trial. What a refused config would have scored is not known; it is
+        # told as the loss of everything, and the constraint keeps it out of every front.
+        unknown = {**dense.values, "accuracy_drop": abs(dense.score or 0.0)}
+        self._study.tell(number, [record.values.get(name, unknown[name]) for name in self._spec.objectives])
+
+    def _remember(self, record: TrialRecord) -> None:
+        self._records[record.number] = record
+        if record.config is None:
+            return
+        if record.state == "complete":
+            self._known.setdefault(record.config.signature, record.number)
+        elif record.state == "failed" and self._known.get(record.config.signature) == record.number:
+            del self._known[record.config.signature]  # the same may be tried again
+
+    def _signed(self, config: PruningConfig, number: int) -> PruningConfig:
+        provenance = Provenance(
+            run=str(self._directory),
+            trial=number,
+            task=self._spec.task,
+            device=self._spec.device,
+            version=version("autoprune"),
+        )
+        return config.model_copy(update={"provenance": provenance})
+
+
+def read_study(study: optuna.Study) -> RunRecords | None:
+    """Return everything a report needs from the storage; None before the dense model was measured."""
+    about = storage.study_record(study)
+    if about is None:
+        return None
+    scores = study.user_attrs.get(storage.TEST_SCORES, {})
+    trials = []
+    for trial in study.get_trials(deepcopy=False):
+        record = storage.record_of(trial)
+        if record is not None and trial.state.is_finished():
+            test = scores.get(str(trial.number))
+            trials.append(record if test is None else record.model_copy(update={"test_score": float(test)}))
+    return RunRecords(study=about, trials=tuple(trials))
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any]:
+    return dict(trial.system_attrs.get("fixed_params", {}))
+
+
+def _key(params: Any) -> str:
+    return json.dumps({name: params[name] for name in sorted(params)}, default=str)
