@@ -151,7 +151,7 @@ def _search(records: RunRecords) -> tuple[str, ...]:
     spec = records.study.spec
     states = Counter(t.state for t in records.trials)
     broken = sum(bool(t.violations) for t in records.trials if t.state == "complete")
-    bounds = ", ".join(f"{b.metric} at most {b}" for b in spec.bounds) or "none"
+    bounds = ", ".join(str(bound.directed(records.study.higher_is_better)) for bound in spec.bounds) or "none"
     space = spec.space if isinstance(spec.space, str) else spec.space.name
     return (
         f"Sampler {plain(spec.search.sampler)}, seed {spec.search.seed}, space {plain(space, NAME_LIMIT)}; objectives "

@@ -1,17 +1,15 @@
-"""What a finished study offers: three named picks, and the trial that fits given bounds."""
+"""What a finished study offers: three named picks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.errors import UsageError, unknown_name
 from autoprune.pareto import knee
-from autoprune.spec.front import DENSE, DROP, candidates, dense_trial, front, has_reference, normalised
-from autoprune.spec.objectives import METRICS
+from autoprune.spec.front import DENSE, DROP, dense_trial, front, has_reference, normalised
 from autoprune.spec.record import RunRecords, StudyRecord, TrialRecord
 
 
@@ -58,71 +56,13 @@ def picks(records: RunRecords) -> Picks:
     no_loss = min(lossless, key=lambda t: (_mean_cost(t, dense, costs), t.number), default=None)
     speed = "latency_ms" if "latency_ms" in costs else next(iter(costs), None)
     fastest = min(trials, key=lambda t: (t.values[speed], t.values.get(DROP, 0.0), t.number)) if speed else None
+    return Picks(no_loss=no_loss, knee=compromise(trials, study), fastest=fastest)
+
+
+def compromise(trials: Sequence[TrialRecord], study: StudyRecord) -> TrialRecord | None:
+    """Return the best compromise of some trials, as :class:`Picks` says; None where none has finite objectives."""
     finite = [trial for trial in trials if np.isfinite(_position(trial, study)).all()]
-    middle = finite[knee([_balance(trial, study) for trial in finite])] if finite else None
-    return Picks(no_loss=no_loss, knee=middle, fastest=fastest)
-
-
-def select(records: RunRecords, maxima: Mapping[str, float], minimize: str) -> TrialRecord:
-    """Return the feasible pruned trial with the smallest ``minimize`` among those within ``maxima``.
-
-    Args:
-        records: A run.
-        maxima: Metric to its largest allowed value, in the metric's unit; any metric that trials hold.
-        minimize: Metric to minimise; ties go to the smaller accuracy drop, then to the earlier trial.
-
-    Raises:
-        UnknownNameError: A metric that autoprune does not know.
-        UsageError: A metric that this study did not record, a bound that is NaN, or no trial within the bounds; the
-            message then names the closest trial and by how much it misses.
-    """
-    for name in (*maxima, minimize):
-        if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
-    for name, bound in maxima.items():
-        if bound != bound:
-            raise UsageError(f"the bound on {name} is NaN; give a number")
-    trials = [trial for trial in candidates(records) if trial.origin != DENSE and trial.config is not None]
-    if not trials:
-        raise UsageError(
-            f"none of the {len(records.trials)} trials of this run is a feasible pruned model; search longer, "
-            "or loosen the study's constraints"
-        )
-    for name in (*maxima, minimize):
-        if not any(name in trial.values for trial in trials):
-            known = sorted(set().union(*(trial.values for trial in trials)))
-            raise UsageError(f"this run did not record {name}; it recorded {', '.join(known)}")
-    trials = [trial for trial in trials if all(name in trial.values for name in (*maxima, minimize))]
-    if not trials:
-        raise UsageError(f"no feasible trial has all of {', '.join((*maxima, minimize))}; bound fewer metrics")
-    fitting = [trial for trial in trials if all(trial.values[name] <= bound for name, bound in maxima.items())]
-    if fitting:
-        return min(fitting, key=lambda t: (t.values[minimize], t.values.get(DROP, 0.0), t.number))
-    raise UsageError(_nearest_miss(trials, maxima, records))
-
-
-def _nearest_miss(trials: list[TrialRecord], maxima: Mapping[str, float], records: RunRecords) -> str:
-    wanted = " and ".join(f"{name} <= {bound:.6g}" for name, bound in maxima.items())
-    dense = dense_trial(records)
-
-    def scale(name: str) -> float:
-        known = records.study.reference.get(name) or (dense.values.get(name) if dense else None)
-        return abs(maxima[name]) or abs(known or 1.0)
-
-    def excess(trial: TrialRecord) -> float:
-        return max((trial.values[name] - bound) / scale(name) for name, bound in maxima.items())
-
-    closest = min(trials, key=lambda t: (excess(t), t.number))
-    misses = []
-    for name, bound in maxima.items():
-        value = closest.values[name]
-        if value > bound:
-            share = f" ({(value - bound) / abs(bound):.1%})" if bound else ""
-            misses.append(f"its {name} is {value:.6g}, {value - bound:.4g} above its bound{share}")
-    return (
-        f"no feasible trial has {wanted}; trial {closest.number} comes closest: {' and '.join(misses)}; "
-        "raise that bound or search longer"
-    )
+    return finite[knee([_balance(trial, study) for trial in finite])] if finite else None
 
 
 def _position(trial: TrialRecord, study: StudyRecord) -> NDArray[np.float64]:

@@ -236,8 +236,8 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         (Column("size", note="share of dense"), plain_metric("size_bytes")),
     ]
     known = {"accuracy_drop", "macs", "latency_ms", "energy_mj", "params", "size_bytes"}
-    for name in dict.fromkeys((*study.spec.objectives, *study.spec.constraints)):
-        if name not in known:
+    for name in dict.fromkeys((*study.spec.objectives, *(bound.metric for bound in study.spec.bounds))):
+        if name not in known and name in METRICS:
             listed.append((Column(METRICS[name].title, note="share of dense"), plain_metric(name)))
     return listed
 

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from autoprune.cost.host import machine_title
+from autoprune.spec.front import DROP
+from autoprune.spec.objectives import SCORE
 from autoprune.spec.record import GroupRecord, StudyRecord, TrialRecord
 from autoprune.spec.study import StudySpec
 from autoprune.trial.runner import TrialRunner
@@ -52,10 +54,12 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
     pinned: dict[str, list[str]] = {}
     for pin in graph.pinned:
         pinned.setdefault(pin.reason, []).append(pin.layer)
-    limits = runner.limits(dense)
+    limits = {limit.metric: limit for limit in runner.limits(dense)}
+    score = dense.score or 0.0
+    drops = [limits[DROP].value] if DROP in limits else []
+    drops += [abs(score - limits[SCORE].value)] if SCORE in limits and limits[SCORE].excess(score) <= 0 else []
     reference = {
-        name: limits.get(name, abs(dense.score or 0.0)) if name == "accuracy_drop" else dense.values[name]
-        for name in spec.objectives
+        name: min(drops, default=abs(score)) if name == DROP else dense.values[name] for name in spec.objectives
     }
     said = [str(runner.proof), *([graph.untraced] if graph.untraced else []), *notes]
     if graph.stages:
@@ -67,7 +71,7 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
         spec=spec,
         device_title=runner.profile.title,
         fingerprint=graph.fingerprint,
-        dense_score=dense.score or 0.0,
+        dense_score=score,
         higher_is_better=runner.task.higher_is_better,
         groups={name: GroupRecord(layers=group.layers, units=group.units) for name, group in graph.groups.items()},
         pinned={reason: tuple(dict.fromkeys(layers)) for reason, layers in pinned.items()},

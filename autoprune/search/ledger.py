@@ -169,9 +169,10 @@ class Ledger:
     def _constrain(self, trial: Trial, record: TrialRecord) -> None:
         dense = self.dense or record
         if record.state == "complete":
-            for name, limit in self._runner.limits(dense).items():
-                if name in record.values:
-                    trial.set_constraint(name, record.values[name] - limit)
+            for limit in self._runner.limits(dense):
+                value = record.measured(limit.metric)
+                if value is not None:  # over its scale: samplers add up what is beyond the bounds
+                    trial.set_constraint(limit.metric, limit.excess(value) / limit.scale)
 
     def _tell(self, number: int, record: TrialRecord) -> None:
         if record.state != "complete":

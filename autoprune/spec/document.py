@@ -67,7 +67,10 @@ def read_yaml(path: Path) -> Any:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise SpecError(f"{path}{line}: not valid YAML ({problem}); mend that line") from error
+        found = text.splitlines()[where.line : where.line + 1] if where else []
+        bare = any(re.search(r":\s*>=", part) for part in found)
+        mend = "put what begins with > in quotes" if bare else "mend that line"
+        raise SpecError(f"{path}{line}: not valid YAML ({problem}); {mend}") from error
 
 
 def load_document(kind: type[D], path: Path | str) -> D:

@@ -21,6 +21,7 @@ from autoprune.spec.findings import (
     RungRecord,
     WorkerRecord,
 )
+from autoprune.spec.objectives import SCORE
 from autoprune.spec.profile import DeviceSummary, Payoff, Staircase
 from autoprune.spec.study import StudySpec
 
@@ -168,7 +169,7 @@ class TrialRecord(Document):
         values: Metric to value; a metric that was not measured is absent.
         score: What ``Task.evaluate`` gave.
         test_score: What ``Task.test`` gave; measured once, for trials of the final front.
-        violations: Constraint to the amount above its bound; only broken ones.
+        violations: Constraint to the amount beyond its bound; only broken ones.
         layers: Layer name to what became of it.
         uncounted_ops: Operator to the number of calls that fvcore could not count.
         latency: The measurement.
@@ -204,6 +205,10 @@ class TrialRecord(Document):
     rungs: tuple[RungRecord, ...] | None = None
     worker: WorkerRecord | None = None
     devices: dict[str, DeviceValues] | None = None
+
+    def measured(self, metric: str) -> float | None:
+        """Return the value of a metric or the score, whichever ``metric`` names; None where it is not known."""
+        return self.score if metric == SCORE else self.values.get(metric)
 
     @property
     def feasible(self) -> bool:

@@ -91,7 +91,8 @@ class StudySpec(Document):
         device: Name in ``hw_models/`` or a path.
         space: Name in ``search_spaces/``, a path, or the space itself.
         objectives: Metrics to minimise together.
-        constraints: Upper bounds: a number, or a percentage of dense.
+        constraints: Bounds on metrics and on the score: a number, or a percentage of dense (``latency_ms: 60%``,
+            ``accuracy: at least 0.9``). Metrics are bounded from above, the score on its bad side.
         search: How the space is searched.
         recovery: What happens between pruning and scoring.
         latency: How latency is measured.
@@ -119,8 +120,9 @@ class StudySpec(Document):
     @field_validator("constraints")
     @classmethod
     def _bounds(cls, value: dict[str, float | str]) -> dict[str, float | str]:
-        for metric, text in value.items():
-            parse_bound(metric, text)
+        bounded = [parse_bound(metric, text).metric for metric, text in value.items()]
+        if len(set(bounded)) < len(bounded):
+            raise ValueError("accuracy is the score, which is bounded twice; keep one of the two")
         return value
 
     @field_validator("task")

@@ -19,7 +19,9 @@ from autoprune.pruning.plan import NOTHING
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import ModelIdentity, PruningConfig
+from autoprune.spec.front import DROP
 from autoprune.spec.hardware import DeviceProfile, load_device
+from autoprune.spec.objectives import SCORE, Limit
 from autoprune.spec.record import EnergyRecord, LatencyRecord, Timings, TrialRecord
 from autoprune.spec.study import StudySpec
 from autoprune.trial.costs import Costs, TrialCosts
@@ -66,6 +68,8 @@ class TrialRunner:
     def __init__(self, task: Task, spec: StudySpec) -> None:
         self.task = task
         self.spec = spec
+        for bound in spec.bounds:
+            bound.directed(task.higher_is_better)
         self.profile: DeviceProfile = detect(load_device(spec.device))
         self.meter: Meter | None = meter_for(spec.latency, self.profile)
         self.model: nn.Module = copy.deepcopy(task.model).eval()
@@ -171,7 +175,7 @@ class TrialRunner:
             **shared,
             values=values,
             score=value,
-            violations=self._violations(values, dense),
+            violations=self._violations({**values, SCORE: value}, dense),
             latency=latency,
             energy=energy,
             recovery=recovered.text,
@@ -188,20 +192,25 @@ class TrialRunner:
         recover_pruned(pruned, config, self.data)
         return score(self.task.test, pruned.model, "test")
 
-    def limits(self, dense: TrialRecord) -> dict[str, float]:
-        """Return each constraint's bound in its metric's unit."""
-        return {
-            bound.metric: bound.limit(
-                float(dense.score or 0) if bound.metric == "accuracy_drop" else dense.values[bound.metric]
+    def limits(self, dense: TrialRecord) -> tuple[Limit, ...]:
+        """Return the constraints in their metrics' units.
+
+        Raises:
+            SpecError: A percentage of a dense value that is 0, or a score bounded on its good side.
+        """
+        return tuple(
+            bound.limit(
+                float((dense.score if bound.metric in (SCORE, DROP) else dense.values[bound.metric]) or 0.0),
+                self.task.higher_is_better,
             )
             for bound in self.spec.bounds
-        }
+        )
 
     def _violations(self, values: Mapping[str, float], dense: TrialRecord) -> dict[str, float]:
         return {
-            name: values[name] - limit
-            for name, limit in self.limits(dense).items()
-            if name in values and values[name] > limit
+            limit.metric: limit.excess(values[limit.metric])
+            for limit in self.limits(dense)
+            if limit.metric in values and limit.excess(values[limit.metric]) > 0
         }
 
     def _latency(self, model: nn.Module, costs: Costs, dense: TrialRecord | None) -> LatencyRecord:

@@ -27,7 +27,7 @@ def test_a_document_is_written_as_it_was_read(kind, name, tmp_path):
 
 def test_the_study_means_what_it_meant():
     spec = autoprune.load_study(HERE / "study-1.yaml")
-    assert [str(bound) for bound in spec.bounds] == ["1", "0.95 of dense"]
+    assert [str(bound) for bound in spec.bounds] == ["accuracy_drop at most 1", "macs at most 95% of dense"]
     assert spec.search.timeout_s == 600
     assert spec.space.resolve("head", "Linear") is None
     assert spec.space.resolve("inner", "Conv2d").sparsities == (0.0, 0.25, 0.5)

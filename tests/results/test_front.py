@@ -1,11 +1,11 @@
-"""Front, picks, hypervolume history and selection from records."""
+"""Front, picks and hypervolume history from records."""
 
 import numpy as np
 import pytest
-from synthetic_run import BOUND, run_records, study_record
+from synthetic_run import run_records, study_record
 
-from autoprune.errors import UnknownNameError, UsageError
-from autoprune.results.picks import picks, select
+from autoprune.errors import UsageError
+from autoprune.results.picks import picks
 from autoprune.spec.front import candidates, dense_trial, front, hypervolume_history, hypervolume_of, normalised
 
 
@@ -89,44 +89,3 @@ def test_without_a_reference_there_is_no_hypervolume(records):
     assert picks(blank).knee is not None
     with pytest.raises(UsageError, match="reference point"):
         normalised(records.trials[1], blank.study)
-
-
-def test_select_minimises_within_the_bounds(records):
-    chosen = select(records, {"accuracy_drop": 0.02, "params": 2e5}, "latency_ms")
-    fitting = [
-        t
-        for t in candidates(records)
-        if t.origin != "dense" and t.values["accuracy_drop"] <= 0.02 and t.values["params"] <= 2e5
-    ]
-    assert chosen.values["latency_ms"] == min(t.values["latency_ms"] for t in fitting)
-
-
-def test_select_never_takes_the_dense_model(records):
-    assert select(records, {}, "accuracy_drop").origin != "dense"
-
-
-def test_select_names_the_nearest_miss(records):
-    fastest = picks(records).fastest
-    bound = fastest.values["latency_ms"] * 0.9
-    with pytest.raises(UsageError, match=rf"trial {fastest.number} comes closest: its latency_ms is .* \(11\.1%\)"):
-        select(records, {"latency_ms": bound, "accuracy_drop": BOUND}, "macs")
-
-
-@pytest.mark.parametrize("maxima", [{"latency": 1.0}, {}])
-def test_select_unknown_metric(records, maxima):
-    with pytest.raises(UnknownNameError, match="did you mean"):
-        select(records, maxima, "latency_ms" if maxima else "latencyms")
-
-
-def test_select_says_what_the_run_recorded(records):
-    trials = [
-        t.model_copy(update={"values": {k: v for k, v in t.values.items() if k != "dram_bytes"}})
-        for t in records.trials
-    ]
-    with pytest.raises(UsageError, match="did not record dram_bytes; it recorded accuracy_drop"):
-        select(with_trials(records, trials), {"dram_bytes": 1.0}, "macs")
-
-
-def test_select_from_nothing():
-    with pytest.raises(UsageError, match="none of the 1 trials"):
-        select(run_records(1), {}, "macs")

@@ -1,5 +1,7 @@
 """Studies: bounds, names of files and of shipped documents, and what makes two runs the same study."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,14 +20,14 @@ def write(folder, **changes):
 
 @given(st.floats(min_value=0, allow_infinity=False, allow_nan=False), st.floats(0, 1e9))
 def test_a_number_bounds_as_it_stands(value, dense):
-    assert parse_bound("macs", value).limit(dense) == value
+    assert parse_bound("macs", value).limit(dense).value == value
 
 
 @given(st.integers(1, 500), st.floats(1e-6, 1e6))
 def test_a_percentage_is_of_the_size_of_the_dense_value(percent, dense):
     bound = parse_bound("accuracy_drop", f"{percent}%")
-    assert bound.limit(dense) == pytest.approx(percent / 100 * abs(dense))
-    assert bound.limit(dense) > 0
+    assert bound.limit(dense).value == pytest.approx(percent / 100 * abs(dense))
+    assert bound.limit(dense).value > 0
 
 
 def test_a_percentage_of_zero_bounds_nothing():
@@ -45,6 +47,46 @@ def test_what_bounds_nothing_is_refused(text):
 def test_percentages_are_read(text, value):
     bound = parse_bound("latency_ms", text)
     assert (bound.relative, bound.value) == (True, pytest.approx(value))
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "higher_is_better", "inside", "beyond"),
+    [
+        ("latency_ms", "at most 60%", True, 6.0, 6.1),
+        ("latency_ms", "<= 6", True, 6.0, 6.1),
+        ("accuracy", "at least 0.9", True, 0.9, 0.89),
+        ("accuracy", ">= 9%", True, 0.9, 0.89),
+        ("score", 0.9, True, 0.9, 0.89),
+        ("score", 0.9, False, 0.9, 0.91),
+        ("score", "at most -2", False, -2.0, -1.9),
+    ],
+)
+def test_a_bound_may_say_its_direction(metric, text, higher_is_better, inside, beyond):
+    limit = parse_bound(metric, text).limit(10.0, higher_is_better)
+    assert limit.excess(inside) == pytest.approx(0)
+    assert limit.excess(beyond) == pytest.approx(abs(beyond - inside))
+    assert limit.scale > 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "sentence"),
+    [
+        ("macs", "at least 5", "less macs is better; give an upper bound, as in 'at most 60%'"),
+        ("accuracy", "roughly 0.9", "with or without a direction such as 'at least 0.9'"),
+        ("accuracy", "-5%", "give a finite number of at least 0"),
+        ("acuracy", 0.9, "unknown metric 'acuracy' in constraints; did you mean 'accuracy'?"),
+    ],
+)
+def test_a_bound_that_says_nothing_of_use_is_refused(metric, text, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        parse_bound(metric, text)
+
+
+def test_a_score_is_bounded_on_its_bad_side_only():
+    with pytest.raises(SpecError, match="lower is better for the score of this task; write 'at most 2'"):
+        parse_bound("score", "at least 2").directed(higher_is_better=False)
+    with pytest.raises(SpecError, match="98% of the dense value -3 bounds nothing"):
+        parse_bound("score", "98%").limit(-3.0)
 
 
 def test_every_metric_can_be_bounded_and_is_named_with_its_unit():
