@@ -16,9 +16,12 @@ from autoprune.results.details import (
 )
 from autoprune.results.export import config_path
 from autoprune.results.facts import facts
+from autoprune.results.other_devices import device_table, ranking_table
 from autoprune.results.picks import picks
 from autoprune.results.summary import headline
 from autoprune.results.table import baseline_table, front_table, picks_table
+from autoprune.results.trust import trust
+from autoprune.results.why import why
 from autoprune.spec.front import front
 from autoprune.spec.record import RunRecords
 
@@ -34,6 +37,9 @@ def content(records: RunRecords) -> dict[str, Any]:
         "baseline_table": baseline_table(records),
         "configs": config_texts(records),
         "layer_table": layer_table(records),
+        "why": why(records),
+        "trust": trust(records),
+        "device_tables": [t for t in (device_table(records), ranking_table(records)) if t is not None],
         "facts": facts(records),
         "energy_table": energy_table(records),
         "group_table": group_table(records),

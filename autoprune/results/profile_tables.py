@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from autoprune.results.formats import count, number, percent, plain
 from autoprune.results.table import Cell, Column, Row, Table
-from autoprune.spec.profile import DeviceSummary, LayerCosts, Payoff, ProfileRecord, Ratio
+from autoprune.spec.profile import DeviceSummary, LayerCosts, Payoff, ProfileRecord, Ratio, Staircase
 
 _NAME = 60
 WHOLE = "whole network"
@@ -91,9 +91,14 @@ def layer_table(device: DeviceSummary, most: int | None = None) -> Table:
     return Table(f"Modules by time ({source}) on {plain(device.title)}", columns, tuple(rows))
 
 
-def payoff_table(profile: ProfileRecord) -> Table | None:
-    """Return every pattern that was tried, with its ratio and what to think of it; None where none was."""
-    if not profile.payoffs:
+def payoff_table(payoffs: Sequence[Payoff], step: int = 1) -> Table | None:
+    """Return every pattern that was tried, with its ratio and what to think of it; None where none was.
+
+    Args:
+        payoffs: What was tried.
+        step: Output channels that the device rounds up to; 1 where nothing is known.
+    """
+    if not payoffs:
         return None
     rows = tuple(
         Row(
@@ -101,11 +106,11 @@ def payoff_table(profile: ProfileRecord) -> Table | None:
                 Cell(WHOLE if tried.layer is None else plain(tried.layer, _NAME)),
                 Cell(_pattern(tried)),
                 Cell(f"{tried.ratio.value:.2f}×", _interval(tried.ratio) + ("" if tried.converged else " ?")),
-                Cell(verdict(tried, profile)),
+                Cell(verdict(tried, step)),
             ),
             "pick" if tried.layer is None else "",
         )
-        for tried in profile.payoffs
+        for tried in payoffs
     )
     columns = (
         Column("tried on", numeric=False),
@@ -116,12 +121,12 @@ def payoff_table(profile: ProfileRecord) -> Table | None:
     return Table("What pays here: each pattern of the space, really tried", columns, rows)
 
 
-def staircase_table(profile: ProfileRecord) -> Table | None:
+def staircase_table(staircases: Sequence[Staircase]) -> Table | None:
     """Return for each slow layer the widths that are worth taking; None where no width was tried."""
-    if not profile.staircases:
+    if not staircases:
         return None
     rows = []
-    for stairs in profile.staircases:
+    for stairs in staircases:
         dense = stairs.points[0].channels
         kept = [point for point in stairs.points[1:] if point.on_step]
         slower = [point for point in stairs.points[1:] if point.ratio.low > 1]
@@ -177,7 +182,11 @@ def device_table(profile: ProfileRecord) -> Table | None:
 
 def findings(profile: ProfileRecord) -> tuple[Table, ...]:
     """Return what was tried and what other devices would do: those tables that have rows."""
-    found = (payoff_table(profile), staircase_table(profile), device_table(profile))
+    found = (
+        payoff_table(profile.payoffs, profile.device.channel_step),
+        staircase_table(profile.staircases),
+        device_table(profile),
+    )
     return tuple(table for table in found if table is not None)
 
 
@@ -209,16 +218,16 @@ def next_step(profile: ProfileRecord) -> str:
     return advice + "."
 
 
-def verdict(tried: Payoff, profile: ProfileRecord) -> str:
-    """Say in words what a ratio means."""
+def verdict(tried: Payoff, step: int = 1) -> str:
+    """Say in words what a ratio means; ``step`` as in :func:`payoff_table`."""
     source = "" if tried.measured else ", by the model"
     if tried.pays:
         return f"{1 / tried.ratio.value:.2f}× faster{source}"
     if tried.ratio.low > 1 and tried.ratio.value > 1.02:
-        return f"slower{source}" + (_off_step(tried, profile) if tried.channels else "")
+        return f"slower{source}" + (_off_step(tried, step) if tried.channels else "")
     if not tried.listed:
         return f"no gain{source}: not exploited by this runtime"
-    return f"no gain that can be told from noise{source}" + (_off_step(tried, profile) if tried.channels else "")
+    return f"no gain that can be told from noise{source}" + (_off_step(tried, step) if tried.channels else "")
 
 
 def notes(profile: ProfileRecord) -> tuple[str, ...]:
@@ -257,8 +266,7 @@ def _steps_help(profile: ProfileRecord) -> bool:
     return bool(on and off) and sum(on) / len(on) > sum(off) / len(off)
 
 
-def _off_step(tried: Payoff, profile: ProfileRecord) -> str:
-    step = profile.device.channel_step
+def _off_step(tried: Payoff, step: int) -> str:
     return f"; {tried.channels} is no multiple of {step}" if step > 1 and (tried.channels or 0) % step else ""
 
 

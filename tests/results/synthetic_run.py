@@ -6,6 +6,16 @@ import random
 from typing import Any
 
 from autoprune.spec.config import LayerChoice, ModelIdentity, Provenance, PruningConfig
+from autoprune.spec.findings import (
+    DamageRecord,
+    DeviceValues,
+    DroppedChoice,
+    Prediction,
+    PredictorRecord,
+    RungRecord,
+    WorkerRecord,
+)
+from autoprune.spec.profile import DeviceSummary, LayerCosts, LayerShare, Payoff, Ratio, Staircase, StairPoint
 from autoprune.spec.record import (
     EnergyRecord,
     GroupRecord,
@@ -216,3 +226,121 @@ def run_records(
         else:
             made.append(trial_record(number, rng.uniform(0.1, 0.7), names, rng, task=task))
     return RunRecords(study=record, trials=tuple(made))
+
+
+def with_findings(records: RunRecords, devices: tuple[str, ...] = ("raspberry-pi-5", "nvidia-h200")) -> RunRecords:
+    """The same run with everything that a search may find out beside its trials' values."""
+    rng = random.Random(1)
+    names = list(records.study.groups)
+    latency = DENSE["latency_ms"]
+    summary = DeviceSummary(
+        device="local-cpu",
+        title=records.study.device_title,
+        meter="measured: torch 2.13.0",
+        measured=True,
+        latency_ms=latency,
+        modelled_ms=latency * 0.8,
+        rest_ms=latency * 0.1,
+        energy_mj=28.4,
+        energy_low_mj=20.0,
+        energy_high_mj=40.0,
+        energy_basis="uncalibrated: ranking only",
+        dram_bytes=3.1e6,
+        peak_macs_per_s=5e10,
+        bandwidth=1e10,
+        channel_step=8,
+        layers=tuple(
+            LayerCosts(
+                name=name,
+                type_name="Conv2d",
+                prunable=True,
+                calls=1,
+                macs=DENSE["macs"] / len(names),
+                params=1000,
+                weight_bytes=4000.0,
+                activation_bytes=9000.0,
+                dram_bytes=13000.0,
+                measured=LayerShare(share=ratio(0.9 / len(names)), ms=latency * 0.9 / len(names)),
+                modelled_ms=latency * 0.8 / len(names),
+                launch_ms=0.01,
+                compute_ms=0.2,
+                memory_ms=0.1,
+                bound="compute",
+                energy_mj=2.0,
+            )
+            for name in names
+        ),
+    )
+    damage = tuple(
+        DamageRecord(
+            name=name,
+            granularity="channel",
+            criterion=criterion,
+            sparsity=sparsity,
+            drop=round(sparsity**2 * (0.02 + 0.002 * i) + offset, 5),
+            macs=DENSE["macs"] * (1 - sparsity / len(names)),
+        )
+        for i, name in enumerate(names)
+        for sparsity in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+        for criterion, offset in (("taylor", 0.0), ("magnitude_l1", 0.001))
+    )
+    study = records.study.model_copy(
+        update={
+            "dense": summary,
+            "payoffs": (
+                Payoff(granularity="channel", sparsity=0.5, ratio=ratio(0.6), measured=True),
+                Payoff(granularity="2:4", sparsity=0.5, ratio=ratio(1.0), measured=True, listed=False),
+            ),
+            "staircases": tuple(
+                Staircase(
+                    layer=name,
+                    measured=True,
+                    points=(
+                        StairPoint(channels=16, ratio=ratio(1.0), on_step=False),
+                        StairPoint(channels=9, ratio=ratio(1.1), on_step=False),
+                        StairPoint(channels=8, ratio=ratio(0.5), on_step=True),
+                    ),
+                )
+                for name in names[:1]
+            ),
+            "damage": damage,
+            "dropped": tuple(
+                DroppedChoice(name=name, granularity="2:4", reason="2:4 does not pay here: 1.00x the time (0.98-1.02)")
+                for name in names
+            ),
+            "predictor": PredictorRecord(
+                basis="60 layers measured alone", measurements=60, mean_error=0.06, within_10=0.85, spearman=0.97
+            ),
+            "devices": {key: f"Title of {key}" for key in devices},
+        }
+    )
+
+    def enriched(trial: TrialRecord) -> TrialRecord:
+        if trial.latency is None or trial.score is None:
+            return trial
+        ms, drop = trial.latency.ms, trial.values["accuracy_drop"]
+        turned = 1.6 - trial.latency.ratio * 0.6  # on the last device the order is turned round
+        return trial.model_copy(
+            update={
+                "prediction": Prediction(ms=ms * 1.1, low_ms=ms * 0.9, high_ms=ms * 1.3, source="60 layers"),
+                "rungs": (
+                    RungRecord(name="256 samples", score=trial.score, drop=drop + rng.gauss(0, 0.002), seconds=0.5),
+                    *([RungRecord(name="all", score=trial.score, drop=drop, seconds=2.0)] if trial.number % 3 else []),
+                ),
+                "worker": WorkerRecord(
+                    host="node-1", pid=100 + trial.number % 2, threads=1, attempts=1 + (trial.number == 8)
+                ),
+                "devices": {
+                    key: DeviceValues(
+                        latency_ms=10.0 * r, ratio=r, ratio_low=r, ratio_high=r, energy_mj=5.0 * r, measured=False
+                    )
+                    for key, r in zip(devices, (trial.latency.ratio, turned), strict=False)
+                },
+            }
+        )
+
+    return records.model_copy(update={"study": study, "trials": tuple(enriched(trial) for trial in records.trials)})
+
+
+def ratio(value: float, width: float = 0.02) -> Ratio:
+    return Ratio(value=value, low=value - width, high=value + width)

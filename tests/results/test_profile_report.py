@@ -129,7 +129,7 @@ def test_a_ratio_too_wide_to_tell_is_not_said_to_gain_nothing(profile):
     [(0, "1.67× faster"), (1, "no gain: not exploited by this runtime"), (2, "slower; 9 is no multiple of 8")],
 )
 def test_verdicts(profile, place, words):
-    assert verdict(profile.payoffs[place], profile) == words
+    assert verdict(profile.payoffs[place], profile.device.channel_step) == words
 
 
 def test_an_interval_that_holds_one_does_not_pay():
@@ -139,7 +139,7 @@ def test_an_interval_that_holds_one_does_not_pay():
 
 
 def test_steps_and_slow_widths_stand_in_the_staircase_table(profile):
-    (row,) = staircase_table(profile).rows
+    (row,) = staircase_table(profile.staircases).rows
     assert [str(cell) for cell in row.cells] == ["a", "16", "8 (0.50×)", "9"]
 
 
@@ -171,7 +171,7 @@ def test_the_page_loads_nothing_and_escapes_names(profile):
 
 def test_markdown_and_page_hold_the_same_tables(profile):
     text, page = render_profile_markdown(profile), render_profile_html(profile)
-    for row in payoff_table(profile).rows:
+    for row in payoff_table(profile.payoffs).rows:
         assert row.cells[-1].text in page
         assert row.cells[-1].text in text
     assert "aten::gelu (2)" in page

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.cost.extents import Floats
+from autoprune.ranks import spearman
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 _STEPS = 40
@@ -116,17 +117,6 @@ def fit_roofline(
         macs_only_mape=_line_mape(samples.macs, y),
         bytes_only_mape=_line_mape(samples.level_bytes[:, -1], y),
     )
-
-
-def spearman(a: Floats, b: Floats) -> float:
-    """Return the rank correlation; ties share their mean rank."""
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: Floats) -> Floats:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 def _row(samples: Samples, n: int) -> Samples:
