@@ -47,6 +47,15 @@ class ScoreBook:
     _units: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     _moments: dict[bool, Mapping[str, Moments]] = field(default_factory=dict)
 
+    @property
+    def computed(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Criterion to what :meth:`weight_scores` gave, for the criteria that were asked for so far."""
+        return dict(self._weights)
+
+    def take(self, computed: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take over what another book of the same model has :attr:`computed`."""
+        self._weights.update(computed)
+
     def missing_data(self, criterion: str) -> str:
         """Return what a criterion needs and the task does not give, as "Task.batches"; empty if nothing is missing."""
         rule = CRITERIA.get(criterion)

@@ -65,7 +65,7 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
     if graph.stages:
         blocks = [block.name for stage in graph.stages.values() for block in stage.blocks]
         said.append(f"residual blocks that the identity may replace (granularity depth): {', '.join(blocks)}")
-    if runner.meter is None:
+    if dense.latency is None or not dense.latency.pairs:
         said.append(f"latency is modelled: {runner.profile.title} is not measured from here, so it only ranks")
     return StudyRecord(
         spec=spec,

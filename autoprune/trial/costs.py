@@ -136,7 +136,7 @@ class TrialCosts:
                 )
                 for layer in self._graph.layers.values()
             },
-            uncounted_ops=macs.uncounted_ops,
+            uncounted_ops=dict(macs.uncounted_ops),
             macs=workload.macs,
             executed=executed,
             level_bytes=traffic.level_bytes,
@@ -173,7 +173,7 @@ class TrialCosts:
                 )
                 for layer, channels, density, macs in layers
             },
-            uncounted_ops=model.dense.uncounted_ops,
+            uncounted_ops=dict(model.dense.uncounted_ops),
             macs=int(cost.table.macs.sum()),
             executed={dtype: float(macs[0]) for dtype, macs in self._device.executed(cost).items()},
             level_bytes=tuple(cost.moved.level_bytes[0].sum(axis=0).tolist()),

@@ -1,4 +1,8 @@
-"""One trial, from a config to its record: prune, cost, check, recover, evaluate, measure."""
+"""One trial, from a config to its record: prune, cost, check, recover, evaluate, measure.
+
+It has three parts, which may run on three machines: :meth:`TrialRunner.score` needs the data, :class:`~.bench.Bench`
+needs the device, :meth:`TrialRunner.record` needs neither.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,9 @@ from autoprune.spec.hardware import DeviceProfile, load_device
 from autoprune.spec.objectives import SCORE, Limit
 from autoprune.spec.record import EnergyRecord, LatencyRecord, Timings, TrialRecord
 from autoprune.spec.study import StudySpec
+from autoprune.trial.bench import Bench
 from autoprune.trial.costs import Costs, TrialCosts
+from autoprune.trial.groundwork import Groundwork
 from autoprune.trial.pruned import pruned_model, recover_pruned
 from autoprune.trial.recovery import resolve_recovery
 from autoprune.trial.task import Task, check_batches, score, score_dense
@@ -45,12 +51,29 @@ class _Clock:
             self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - started
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A trial up to where the device is needed.
+
+    Attributes:
+        record: All that is known by now; final where nothing is to be measured.
+        costs: What the network costs.
+        model: What is to be measured; None where the config was refused before anything was run.
+    """
+
+    record: TrialRecord
+    costs: Costs
+    model: nn.Module | None
+
+
 class TrialRunner:
     """Everything that trials of one study share: the traced model, scores, device and meter.
 
     Args:
         task: The user's task; its model is copied.
         spec: The study.
+        groundwork: What another runner of the same study found out, instead of finding it out again.
+        metered: Whether latency is measured here; False leaves it to somebody else.
 
     Attributes:
         profile: The device, with what was detected of this machine.
@@ -65,19 +88,27 @@ class TrialRunner:
         UsageError: The task, its example inputs, the device or the runtime cannot be used.
     """
 
-    def __init__(self, task: Task, spec: StudySpec) -> None:
+    def __init__(
+        self, task: Task, spec: StudySpec, groundwork: Groundwork | None = None, *, metered: bool = True
+    ) -> None:
         self.task = task
         self.spec = spec
         for bound in spec.bounds:
             bound.directed(task.higher_is_better)
-        self.profile: DeviceProfile = detect(load_device(spec.device))
-        self.meter: Meter | None = meter_for(spec.latency, self.profile)
+        self.profile: DeviceProfile = groundwork.profile if groundwork else detect(load_device(spec.device))
+        self.meter: Meter | None = meter_for(spec.latency, self.profile) if metered else None
         self.model: nn.Module = copy.deepcopy(task.model).eval()
         self.data = task.calibration
-        check_batches(self.data, self.model)
-        self.graph, self.proof = proven_groups(self.model, task.args, task.kwargs, spec.search.seed)
+        if groundwork is None:
+            check_batches(self.data, self.model)
+            self.graph, self.proof = proven_groups(self.model, task.args, task.kwargs, spec.search.seed)
+        else:
+            groundwork.load_weights(self.model)
+            self.graph, self.proof = groundwork.graph, groundwork.proof
         self.recovery = resolve_recovery(spec.recovery, self.model, self.data)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, spec.search.seed))
+        if groundwork is not None:
+            self.book.take(groundwork.scores)
         self._inputs = rebatch(task.args, task.kwargs, spec.latency.batch)
         self.costs = TrialCosts(
             self.model,
@@ -96,33 +127,18 @@ class TrialRunner:
             model=ModelIdentity(fingerprint=self.graph.fingerprint), seed=self.spec.search.seed, layers={}
         )
 
+    @property
+    def groundwork(self) -> Groundwork:
+        """What another runner of the same study needs not find out again; scores as far as they are computed."""
+        return Groundwork.of(self.model, self.profile, self.graph, self.proof, self.book.computed)
+
     def run_dense(self, number: int) -> TrialRecord:
         """Score, cost and measure the dense model against itself: the reference of every other trial.
 
         Raises:
             TaskError: ``Task.evaluate`` cannot score it.
         """
-        clock = _Clock()
-        with clock.time("evaluate_s"):
-            value = score_dense(self.task.evaluate, self.model, "evaluate")
-        with clock.time("cost_s"):
-            costs = self._dense_costs
-        with clock.time("latency_s"):
-            latency = self._latency(self.model, costs, None)
-        energy = self._energy(costs, latency, None)
-        return TrialRecord(
-            number=number,
-            state="complete",
-            origin="dense",
-            config=self.dense_config,
-            values=self._values(costs, latency, energy) | {"accuracy_drop": 0.0},
-            score=value,
-            layers=dict(costs.layers),
-            uncounted_ops=dict(costs.uncounted_ops),
-            latency=latency,
-            energy=energy,
-            timings=Timings(**clock.parts),
-        )
+        return self._measured(self.score_dense(number), None)
 
     def run(self, config: PruningConfig, number: int, origin: str, dense: TrialRecord) -> TrialRecord:
         """Run one trial.
@@ -139,6 +155,33 @@ class TrialRunner:
         Raises:
             Exception: Whatever the user's code or torch raises; the study loop records it.
         """
+        return self._measured(self.score(config, number, origin, dense), dense)
+
+    def score_dense(self, number: int) -> Scored:
+        """Do of :meth:`run_dense` what needs the data.
+
+        Raises:
+            TaskError: ``Task.evaluate`` cannot score it.
+        """
+        clock = _Clock()
+        with clock.time("evaluate_s"):
+            value = score_dense(self.task.evaluate, self.model, "evaluate")
+        costs = self._dense_costs
+        record = TrialRecord(
+            number=number,
+            state="complete",
+            origin="dense",
+            config=self.dense_config,
+            values=dict(costs.values) | {"accuracy_drop": 0.0},
+            score=value,
+            layers=dict(costs.layers),
+            uncounted_ops=dict(costs.uncounted_ops),
+            timings=Timings(**clock.parts),
+        )
+        return Scored(record, costs, self.model)
+
+    def score(self, config: PruningConfig, number: int, origin: str, dense: TrialRecord) -> Scored:
+        """Do of :meth:`run` what needs the data."""
         clock = _Clock()
         with clock.time("cost_s"):
             costs = self.costs.of_config(config)
@@ -160,26 +203,47 @@ class TrialRunner:
             "uncounted_ops": dict(costs.uncounted_ops),
         }
         if violations or pruned is None:
-            return TrialRecord(**shared, values=values, violations=violations, timings=Timings(**clock.parts))
+            refused = TrialRecord(**shared, values=values, violations=violations, timings=Timings(**clock.parts))
+            return Scored(refused, costs, None)
         recovered = recover_pruned(pruned, config, self.data)
         clock.parts |= recovered.seconds
         with clock.time("evaluate_s"):
             value = score(self.task.evaluate, pruned.model, "evaluate")
-        with clock.time("latency_s"):
-            latency = self._latency(pruned.model, costs, dense)
-        energy = self._energy(costs, latency, dense)
         assert dense.score is not None
         drop = dense.score - value if self.task.higher_is_better else value - dense.score
-        values = self._values(costs, latency, energy) | {"accuracy_drop": drop}
-        return TrialRecord(
+        record = TrialRecord(
             **shared,
-            values=values,
+            values=values | {"accuracy_drop": drop},
             score=value,
-            violations=self._violations({**values, SCORE: value}, dense),
-            latency=latency,
-            energy=energy,
             recovery=recovered.text,
             timings=Timings(**clock.parts),
+        )
+        return Scored(record, costs, pruned.model)
+
+    def modelled(self, costs: Costs) -> LatencyRecord:
+        """Return the latency of a network by the device's model."""
+        return costs.prediction.to_record(self._dense_costs.prediction)
+
+    def record(self, scored: Scored, latency: LatencyRecord, dense: TrialRecord | None, seconds: float) -> TrialRecord:
+        """Return the whole record of a trial that was measured.
+
+        Args:
+            scored: The trial.
+            latency: Of its network.
+            dense: Record of the dense model; None where this is it.
+            seconds: Wall time that the measurement took.
+        """
+        known, costs = scored.record, scored.costs
+        energy = self._energy(costs, latency, dense)
+        values = known.values | {"latency_ms": latency.ms, "energy_mj": energy.mj}
+        return known.model_copy(
+            update={
+                "values": values,
+                "violations": {} if dense is None else self._violations({**values, SCORE: known.score or 0.0}, dense),
+                "latency": latency,
+                "energy": energy,
+                "timings": known.timings.model_copy(update={"latency_s": seconds}),
+            }
         )
 
     def test_score(self, config: PruningConfig) -> float | None:
@@ -213,12 +277,15 @@ class TrialRunner:
             if limit.metric in values and limit.excess(values[limit.metric]) > 0
         }
 
-    def _latency(self, model: nn.Module, costs: Costs, dense: TrialRecord | None) -> LatencyRecord:
+    def _measured(self, scored: Scored, dense: TrialRecord | None) -> TrialRecord:
+        if scored.model is None:
+            return scored.record
+        started = time.perf_counter()
         if self.meter is None:
-            return costs.prediction.to_record(self._dense_costs.prediction)
-        paired = self.meter.measure_pair(self.model, model, self._inputs)
-        reference = dense.latency.ms if dense is not None and dense.latency is not None else paired.dense_ms
-        return paired.to_record(reference)
+            latency = self.modelled(scored.costs)
+        else:
+            latency = Bench(self.model, self._inputs, self.meter).measure(scored.model, dense)
+        return self.record(scored, latency, dense, time.perf_counter() - started)
 
     def _energy(self, costs: Costs, latency: LatencyRecord, dense: TrialRecord | None) -> EnergyRecord:
         reference = None
@@ -227,6 +294,3 @@ class TrialRunner:
         return estimate_from(
             self.profile, latency.ms * 1e-3, costs.executed, costs.level_bytes, costs.macs, reference
         ).to_record()
-
-    def _values(self, costs: Costs, latency: LatencyRecord, energy: EnergyRecord) -> dict[str, float]:
-        return {**costs.values, "latency_ms": latency.ms, "energy_mj": energy.mj}
