@@ -8,8 +8,13 @@ from autoprune.errors import RunDirectoryError
 from autoprune.spec.record import RunRecords, read_records, write_records
 
 
-def run_records(directory: Path) -> RunRecords:
-    """Read the records of a run: from its storage where that is at hand, else from ``records.jsonl``."""
+def run_records(directory: Path, *, write: bool = True) -> RunRecords:
+    """Read the records of a run: from its storage where that is at hand, else from ``records.jsonl``.
+
+    Args:
+        directory: Of the run.
+        write: Bring ``records.jsonl`` up to what the storage holds.
+    """
     if not directory.is_dir():
         raise RunDirectoryError(f"{directory} is no directory; give the directory of a run of 'autoprune search'")
     try:
@@ -29,5 +34,6 @@ def run_records(directory: Path) -> RunRecords:
         raise RunDirectoryError(f"{directory} holds no finished trial yet; run 'autoprune search' again to go on")
     if records is None:
         return read_records(directory / "records.jsonl")
-    write_records(records, directory / "records.jsonl")
+    if write:
+        write_records(records, directory / "records.jsonl")
     return records

@@ -1,11 +1,10 @@
-"""What a script reads: ``front.json``, the CSV tables, and the config of every front trial."""
+"""``front.json``: the front as one document; ``front-1.schema.json`` beside this describes it to other languages."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
-import pandas as pd
 from pydantic import Field
 
 from autoprune.results.picks import Picks, picks
@@ -125,52 +124,6 @@ def front_document(records: RunRecords) -> FrontDocument:
 def front_json(records: RunRecords) -> str:
     """Return :func:`front_document` as JSON that a person can read too."""
     return json.dumps(front_document(records).to_data(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-
-
-def front_csv(records: RunRecords) -> str:
-    """Return the front as CSV: one line for each front trial, by number."""
-    return _csv(records, front(records))
-
-
-def trials_csv(records: RunRecords) -> str:
-    """Return every trial as CSV, by number, whatever its state."""
-    return _csv(records, sorted(records.trials, key=lambda trial: trial.number))
-
-
-def _csv(records: RunRecords, trials: tuple[TrialRecord, ...] | list[TrialRecord]) -> str:
-    chosen, on_front = picks(records), {trial.number for trial in front(records)}
-    metrics = sorted({name for trial in records.trials for name in trial.values})
-    bounds = sorted({name for trial in records.trials for name in trial.violations})
-    rows: list[dict[str, Any]] = []
-    for trial in trials:
-        latency, energy = trial.latency, trial.energy
-        row: dict[str, Any] = {
-            "number": trial.number,
-            "state": trial.state,
-            "origin": trial.origin,
-            "feasible": trial.feasible,
-            "on_front": trial.number in on_front,
-            "picks": "; ".join(chosen.titles(trial)),
-            "score": trial.score,
-            "test_score": trial.test_score,
-        }
-        row |= {name: trial.values.get(name) for name in metrics}
-        row |= {f"above_{name}": trial.violations.get(name) for name in bounds}
-        row |= {
-            "latency_ratio": latency.ratio if latency else None,
-            "latency_ratio_low": latency.ratio_low if latency else None,
-            "latency_ratio_high": latency.ratio_high if latency else None,
-            "latency_converged": latency.converged if latency else None,
-            "energy_low_mj": energy.low_mj if energy else None,
-            "energy_high_mj": energy.high_mj if energy else None,
-            "trial_s": trial.timings.total_s,
-            "config": config_path(trial) if trial.number in on_front else "",
-            "finished_at": trial.finished_at,
-            "error": (trial.error or "").strip().splitlines()[-1] if (trial.error or "").strip() else "",
-        }
-        rows.append(row)
-    head = ["number", "state", "origin", "feasible", "on_front", "picks", "score", "test_score"]
-    return pd.DataFrame(rows, columns=None if rows else head).to_csv(index=False, lineterminator="\n")
 
 
 def _entry(trial: TrialRecord, dense: TrialRecord | None, chosen: Picks) -> FrontTrial:

@@ -43,6 +43,12 @@ class DeviceFront:
     agreement: float
     fastest: TrialRecord | None
 
+    def ratio(self, trial: TrialRecord) -> float:
+        """Return a front trial's latency here, over that of the dense model here."""
+        values = _on(trial, self.key)
+        assert values is not None
+        return values.ratio
+
 
 def device_fronts(records: RunRecords) -> tuple[DeviceFront, ...]:
     """Return the front on each further device of the study, in the study's order; empty where none was asked for.

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from autoprune.results.details import is_changed
 from autoprune.results.formats import ScoreFormat, plain
 from autoprune.results.picks import picks
+from autoprune.results.stairs import stairs
 from autoprune.spec.front import DENSE, DROP, candidates, dense_trial, front, hypervolume_history
 from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import RunRecords, TrialRecord
@@ -67,7 +68,7 @@ def scatter_plot(records: RunRecords, cost: str) -> Plot | None:
     dense = [t for t in trials if t.origin == DENSE]
     scores = ScoreFormat.of(records.study)
     figure = empty_figure(_axis_title(cost, trials), "accuracy drop (pp)" if scores.percent else "accuracy drop")
-    steps = _staircase([*best, *(t for t in dense if t.number in on_front)], cost)
+    steps = stairs([*best, *(t for t in dense if t.number in on_front)], lambda t: t.values[cost])
     if len(steps) > 1:
         xs, ys = _xs(steps, cost, trials), _ys(steps, scores)
         figure.add_scatter(
@@ -209,15 +210,6 @@ def empty_figure(x_title: str, y_title: str) -> go.Figure:
     figure.update_xaxes(title={"text": x_title, "standoff": 10}, automargin=True, zeroline=False)
     figure.update_yaxes(title={"text": y_title, "standoff": 10}, automargin=True, zeroline=False)
     return figure
-
-
-def _staircase(trials: Sequence[TrialRecord], cost: str) -> list[TrialRecord]:
-    """Trials that are the best in drop among all of at most their cost, by cost: the front in these two alone."""
-    out: list[TrialRecord] = []
-    for trial in sorted(trials, key=lambda t: (t.values[cost], t.values[DROP], t.number)):
-        if not out or trial.values[DROP] < out[-1].values[DROP]:
-            out.append(trial)
-    return out
 
 
 def _axis_title(cost: str, trials: Sequence[TrialRecord]) -> str:

@@ -20,13 +20,16 @@ from markupsafe import Markup
 from autoprune.errors import RunDirectoryError, StorageError
 from autoprune.results.configs import config_texts
 from autoprune.results.content import content
-from autoprune.results.export import front_csv, front_json, trials_csv
+from autoprune.results.export import front_json
 from autoprune.results.markdown import render_markdown
+from autoprune.results.pictures import FOLDER, pictures
 from autoprune.results.plots import Plot, plots
+from autoprune.results.tabular import front_csv, trials_csv
 from autoprune.results.templating import TEMPLATES, template
 from autoprune.spec.record import RunRecords, write_whole
 
 _CONFIG_NAME = re.compile(r"\d{3,}\.yaml")
+_PICTURE_NAME = re.compile(r"(front-\w+|layers|hypervolume|predicted|devices)\.svg")
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,11 @@ class ReportPaths:
 
     Attributes:
         html: The page.
-        markdown: The same without plots.
+        markdown: The same with static plots.
         front_csv: The front as a table.
         trials_csv: All trials as a table.
         front_json: The front as a document (``autoprune/front/1``).
+        plots: Static plots that the Markdown shows.
         configs: One pruning config for each pruned front trial, by number.
     """
 
@@ -47,6 +51,7 @@ class ReportPaths:
     front_csv: Path
     trials_csv: Path
     front_json: Path
+    plots: tuple[Path, ...]
     configs: tuple[Path, ...]
 
 
@@ -66,10 +71,12 @@ def write_report(records: RunRecords, directory: Path) -> ReportPaths:
         front_csv=directory / "front.csv",
         trials_csv=directory / "trials.csv",
         front_json=directory / "front.json",
+        plots=tuple(directory / name for name in texts if name.startswith(f"{FOLDER}/")),
         configs=tuple(directory / name for name in texts if name.startswith("configs/")),
     )
     try:
-        (directory / "configs").mkdir(parents=True, exist_ok=True)
+        for folder in ("configs", FOLDER):
+            (directory / folder).mkdir(parents=True, exist_ok=True)
         for name in stale(directory, texts):
             (directory / name).unlink()
         for name, text in texts.items():
@@ -91,14 +98,21 @@ def report_files(records: RunRecords) -> dict[str, str]:
         "front.csv": front_csv(records),
         "trials.csv": trials_csv(records),
         "front.json": front_json(records),
+        **{picture.path: picture.svg for picture in pictures(records)},
         **{config.path: config.text for config in config_texts(records)},
     }
 
 
 def stale(directory: Path, texts: Mapping[str, str]) -> tuple[str, ...]:
     """Return the files that an earlier render left in ``directory`` and that are no part of the report any more."""
-    old = (directory / "configs").glob("*.yaml") if (directory / "configs").is_dir() else ()
-    names = (f"configs/{path.name}" for path in old if _CONFIG_NAME.fullmatch(path.name))
+    made = (("configs", _CONFIG_NAME), (FOLDER, _PICTURE_NAME))
+    names = (
+        f"{folder}/{path.name}"
+        for folder, pattern in made
+        if (directory / folder).is_dir()
+        for path in (directory / folder).iterdir()
+        if pattern.fullmatch(path.name)
+    )
     return tuple(sorted(name for name in names if name not in texts))
 
 
