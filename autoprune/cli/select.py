@@ -57,6 +57,7 @@ def select(
     """Choose a config from the run DIRECTORY: within bounds, by one metric, by weights, or the knee."""
     from autoprune.results.selection import select as choose
     from autoprune.results.table import to_rich, trial_table
+    from autoprune.results.text_plot import front_in_text
 
     if (minimize is not None) + (weights is not None) + knee > 1:
         raise UsageError("--minimize, --weights and --knee exclude one another; give one of them")
@@ -69,6 +70,9 @@ def select(
     trial = choose(records, bounds, minimize=minimize, weights=weighed)
     assert trial.config is not None
     err.print(to_rich(trial_table(records, [trial], f"Trial {trial.number}"), err.width))
+    drawn = front_in_text(records, trial, minimize, err.width, unicode=err.encoding.startswith("utf"))
+    if drawn is not None:
+        err.print(drawn, soft_wrap=True)
     if output is None:
         click.echo(trial.config.to_yaml(), nl=False)
     else:
