@@ -9,7 +9,6 @@ baselines that it must beat.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -106,10 +105,16 @@ def estimate_energy(
     Raises:
         MeterError: The latency is not a positive number.
     """
-    macs: defaultdict[str, float] = defaultdict(float)
+    macs = executed_macs(workload, traffic)
+    return estimate_from(profile, latency_s, macs, traffic.level_bytes, workload.macs, dense)
+
+
+def executed_macs(workload: Workload, traffic: Traffic) -> Mapping[str, float]:
+    """Return dtype to the multiply-adds that the device of ``traffic`` executes."""
+    macs = dict.fromkeys((op.dtype for op in workload.ops), 0.0)
     for op, moved in zip(workload.ops, traffic.ops, strict=True):
         macs[op.dtype] += moved.savings.effective_macs
-    return estimate_from(profile, latency_s, macs, traffic.level_bytes, workload.macs, dense)
+    return macs
 
 
 def estimate_from(

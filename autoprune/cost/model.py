@@ -14,8 +14,9 @@ with units of all groups cut at random, and a model for which it does not hold i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,12 +28,14 @@ from torch import nn
 from autoprune.cost.blueprint import Blueprint, BlueprintError, draw_blueprint
 from autoprune.cost.candidates import Asked, Candidates
 from autoprune.cost.extents import Floats, Ints
+from autoprune.cost.int8 import int8_scales, int8_workload, scale_groups
 from autoprune.cost.macs import MacCount, count_macs
 from autoprune.cost.stored import StoredTensors
 from autoprune.cost.table import DENSE, OpTable, kind_mask, product_macs
 from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.plan import cuts_of
 from autoprune.pruning.surgery import cut
+from autoprune.spec.config import Precision
 
 __all__ = ["BlueprintError", "CostModel", "Counts"]
 
@@ -76,6 +79,7 @@ class CostModel:
         asked: Makes candidates of configs, plans, or arrays of fractions.
         layers: Names of the layers, in the order of all arrays.
         groups: Names of the groups, likewise.
+        precision: Of what is costed; :meth:`in_int8` gives the other.
 
     Raises:
         BlueprintError: Costs of this model do not follow from counts; count each smaller model.
@@ -90,6 +94,8 @@ class CostModel:
         seed: int = 0,
     ) -> None:
         self.graph = graph
+        self.precision: Precision = "fp32"
+        self._model = model
         self.layers = tuple(graph.layers)
         self.groups = tuple(graph.groups)
         self.blueprint: Blueprint = draw_blueprint(model, graph, args, kwargs, seed)
@@ -101,6 +107,21 @@ class CostModel:
         self._columns = [self.stored.names.index(layer.weight) for layer in graph.layers.values()]
         self._weights = _weights(self.blueprint, self.stored)
         self._check(model, args, kwargs, seed)
+
+    def in_int8(self) -> CostModel:
+        """Return the same model's costs after static int8 quantisation: same MACs and parameters, other bytes."""
+        workload = self.blueprint.workload
+        made = copy.copy(self)
+        made.precision = "int8"
+        made.blueprint = replace(self.blueprint, workload=int8_workload(workload))
+        channels = self.blueprint.fields["c_out"].tolist()
+        scales: dict[str, tuple[tuple[int, ...], int]] = {}
+        for name in int8_scales(workload):
+            number, op = next((n, op) for n, op in enumerate(workload.ops) if op.weight_name == name)
+            scales[name] = ((channels[number],), scale_groups(op)) if op.macs else ((), 1)
+        made.stored = StoredTensors(self._model, made.blueprint, scales)
+        made._ops = _OpFunctions(made.blueprint)
+        return made
 
     def counts(self, candidates: Candidates) -> Counts:
         """Return what is known of candidates on any device; in tens of microseconds for one."""

@@ -5,10 +5,13 @@ Removed channels make a smaller shape. Zeros that stay make a bitmask: one bit p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from autoprune.cost.int8 import SCALE_BYTES
 
 StorageFormat = Literal["dense", "bitmask"]
 
@@ -39,28 +42,34 @@ def format_of(tensor: Tensor) -> StorageFormat:
     return choose_format(tensor.numel(), int(torch.count_nonzero(tensor)), tensor.element_size())
 
 
-def stored_bytes(tensor: Tensor) -> int:
-    """Return the bytes of ``tensor`` in its best format."""
-    if format_of(tensor) == "dense":
-        return tensor.numel() * tensor.element_size()
-    return _bitmask_bytes(tensor.numel(), int(torch.count_nonzero(tensor)), tensor.element_size())
+def stored_bytes(tensor: Tensor, itemsize: int | None = None) -> int:
+    """Return the bytes of ``tensor`` in its best format, each value in ``itemsize`` bytes (left out: its own)."""
+    itemsize = itemsize or tensor.element_size()
+    if not tensor.is_floating_point():
+        return tensor.numel() * itemsize
+    return format_bytes(tensor.numel(), int(torch.count_nonzero(tensor)), itemsize)
 
 
-def size_bytes(model: nn.Module) -> int:
+def size_bytes(model: nn.Module, scales: Mapping[str, int] | None = None) -> int:
     """Return the bytes of all parameters and persistent buffers; a tensor with several names counts once.
 
     File headers are not counted.
+
+    Args:
+        model: What is stored.
+        scales: Weights that are stored as int8, with the number of their float32 scales (``cost.int8``).
     """
+    scales = scales or {}
     seen: set[tuple[object, ...]] = set()
     total = 0
-    for tensor in model.state_dict().values():
+    for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor) or tensor.numel() == 0:
             continue  # a module's extra state may be anything
         key = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if key not in seen:
             seen.add(key)
-            total += stored_bytes(tensor)
-    return total
+            total += stored_bytes(tensor, 1 if name in scales else None)
+    return total + SCALE_BYTES * sum(scales.values())
 
 
 def _bitmask_bytes(numel: int, nonzero: int, itemsize: int) -> int:

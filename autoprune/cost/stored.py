@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoprune.cost.blueprint import Blueprint
 from autoprune.cost.extents import Ints
+from autoprune.cost.int8 import SCALE_BYTES
 from autoprune.graph.walk import stored_tensors
 
 
@@ -21,6 +24,8 @@ class StoredTensors:
     Args:
         model: The dense model.
         blueprint: Its sizes.
+        scales: Weights that are stored as int8, each with the shape of its scales, as numbers of functions, and how
+            many groups share them.
 
     Attributes:
         names: All of them, in the order of all arrays.
@@ -29,7 +34,10 @@ class StoredTensors:
         uneven: Names of those whose zeros are spread unevenly over places that may be cut.
     """
 
-    def __init__(self, model: nn.Module, blueprint: Blueprint) -> None:
+    def __init__(
+        self, model: nn.Module, blueprint: Blueprint, scales: Mapping[str, tuple[tuple[int, ...], int]] | None = None
+    ) -> None:
+        scales = scales or {}
         tensors = stored_tensors(model)
         self.names = tuple(tensors)
         parameters = {name for name, _ in model.named_parameters()}
@@ -44,15 +52,21 @@ class StoredTensors:
             for (name, tensor), zeros in zip(tensors.items(), self.own_zeros, strict=True)
             if zeros and not _even(tensor, [dim for dim, axis in enumerate(blueprint.stored[name]) if not fixed[axis]])
         )
-        self._products = blueprint.products([blueprint.stored[name] for name in self.names])
-        self._dense = np.array([max(tensor.numel(), 1) for tensor in tensors.values()], np.int64)
-        self._nonzeros = np.array(nonzeros, np.int64)
+        # After the tensors come the scales, which are never zero.
+        shapes = [blueprint.stored[name] for name in self.names] + [shape for shape, _ in scales.values()]
+        self._products = blueprint.products(shapes)
+        self._scales = range(len(self.names), len(shapes))
+        self._sharing = np.array([groups for _, groups in scales.values()], np.int64)
+        ones = [1] * len(scales)
+        self._dense = np.array([*(max(tensor.numel(), 1) for tensor in tensors.values()), *ones], np.int64)
+        self._nonzeros = np.array([*nonzeros, *ones], np.int64)
         self._on_disk = _on_disk(model, tensors)
-        self._itemsize = np.array([tensors[self.names[n]].element_size() for n in self._on_disk], np.int64)
+        stored = [self.names[n] for n in self._on_disk]
+        self._itemsize = np.array([1 if name in scales else tensors[name].element_size() for name in stored], np.int64)
         self._packable = np.array([tensors[self.names[n]].is_floating_point() for n in self._on_disk], np.bool_)
 
     def elements(self, sizes: Ints) -> Ints:
-        """Return the elements of each tensor, shape (n, tensors), from the values of the blueprint's functions."""
+        """Return the elements of each tensor and set of scales, shape (n, tensors), from the blueprint's functions."""
         return self._products.elements(sizes)
 
     def nonzeros(self, elements: Ints) -> Ints:
@@ -66,6 +80,7 @@ class StoredTensors:
         dense = numel * self._itemsize
         packed = values * self._itemsize + (numel + 7) // 8
         total: Ints = np.where(self._packable, np.minimum(dense, packed), dense).sum(axis=1)
+        total += SCALE_BYTES * (elements[:, self._scales] // self._sharing).sum(axis=1)
         return total
 
 

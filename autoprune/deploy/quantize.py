@@ -19,12 +19,12 @@ from autoprune.cost.meters.pairing import Side, measure_blocks
 from autoprune.cost.meters.warmup import SHARE, warm_up
 from autoprune.deploy.export import write_bytes
 from autoprune.errors import UsageError
-from autoprune.graph.session import Runner
+from autoprune.graph.session import OnnxModule
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.document import Document
 from autoprune.spec.record import LatencyRecord
 from autoprune.spec.study import LatencySpec
-from autoprune.trial.int8 import METHODS, SAMPLES, CalibrationMethod, OnnxModule, quantized
+from autoprune.trial.int8 import METHODS, SAMPLES, CalibrationMethod, quantized
 from autoprune.trial.task import Calibration, positional, score
 
 
@@ -93,10 +93,9 @@ def quantize(
     if calibration not in METHODS:
         raise UsageError(f"calibration is {calibration!r}; give one of {', '.join(METHODS)}")
     made = quantized(model, Calibration(example_inputs, batches), calibration, samples, spec.threads)
-    runs: dict[Side, Runner] = {"dense": made.float_run, "candidate": made.run}
+    sides: dict[Side, OnnxModule] = {"dense": made.float_module, "candidate": made.module}
     scores = {
-        side: score(evaluate, OnnxModule(run), "evaluate") if evaluate is not None else None
-        for side, run in runs.items()
+        side: score(evaluate, module, "evaluate") if evaluate is not None else None for side, module in sides.items()
     }
     args = positional(example_inputs)
     kwargs: Mapping[str, Any] = example_inputs if isinstance(example_inputs, Mapping) else {}
@@ -107,17 +106,17 @@ def quantize(
         difference=made.difference,
         score=scores["candidate"],
         float_score=scores["dense"],
-        size_bytes=len(made.data),
-        float_size_bytes=len(made.float_data),
-        latency=_latency(runs, args, kwargs, spec, made.runtime),
-        runtime=made.runtime,
+        size_bytes=len(made.module.data),
+        float_size_bytes=len(made.float_module.data),
+        latency=_latency(sides, args, kwargs, spec, made.module.runtime),
+        runtime=made.module.runtime,
     )
-    write_bytes(path, _with_metadata(made.data, record))
+    write_bytes(path, _with_metadata(made.module.data, record))
     return record
 
 
 def _latency(
-    runs: Mapping[Side, Runner], args: tuple[Any, ...], kwargs: Mapping[str, Any], spec: LatencySpec, runtime: str
+    modules: Mapping[Side, nn.Module], args: tuple[Any, ...], kwargs: Mapping[str, Any], spec: LatencySpec, runtime: str
 ) -> LatencyRecord:
     begun = time.perf_counter()
 
@@ -127,7 +126,7 @@ def _latency(
     def sample(side: Side, repeats: int) -> float:
         start = time.perf_counter_ns()
         for _ in range(repeats):
-            runs[side](args, kwargs)
+            modules[side](*args, **kwargs)
         return (time.perf_counter_ns() - start) / repeats * 1e-9
 
     sides: tuple[Side, Side] = ("dense", "candidate")

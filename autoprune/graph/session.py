@@ -1,4 +1,4 @@
-"""An ONNX file run by ONNX Runtime on the CPU, and how far its outputs are from those wanted."""
+"""An ONNX file run by ONNX Runtime on the CPU: as a function, and as a module that may stand for the network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from autoprune.graph.export import onnx_feed
 
@@ -39,3 +40,47 @@ def relative_difference(found: Tensor, wanted: Tensor) -> float:
     """Return the largest absolute difference over the largest absolute value wanted; inf where one is not finite."""
     gap = float((found.double() - wanted.double()).abs().max())
     return gap / (float(wanted.double().abs().max()) or 1.0) if gap == gap else float("inf")
+
+
+class OnnxModule(nn.Module):
+    """A module that runs an ONNX file, so that whatever scores a network scores the file.
+
+    It has one parameter without entries, for code that asks where a model's parameters are, and no layers.
+
+    Args:
+        data: The file.
+        output: Output of the network that was exported: outputs of the file come in its structure.
+        threads: Of one operator.
+
+    Attributes:
+        data: The file, for what would otherwise export the module anew.
+        runtime: What runs it.
+    """
+
+    def __init__(self, data: bytes, output: Any, threads: int = 1) -> None:
+        super().__init__()
+        self.data, self.threads = data, threads
+        self._run, self.runtime = run_onnx(data, threads)
+        leaves, self._structure = tree_flatten(output)
+        self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.anchor = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the session: where it goes, the file gives another."""
+        return {key: value for key, value in self.__dict__.items() if key != "_run"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._run, self.runtime = run_onnx(self.data, self.threads)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the network returns, on the device of the first input."""
+        where = next((leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)), None)
+        found = [tensor.to(where) for tensor in self._run(args, kwargs)]
+        if len(found) != len(self._places):  # a cache of keys, say, which an exported network leaves out
+            return found[0] if len(found) == 1 else tuple(found)
+        leaves = list(self._leaves)
+        for place, tensor in zip(self._places, found, strict=True):
+            leaves[place] = tensor
+        return tree_unflatten(leaves, self._structure)

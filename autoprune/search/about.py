@@ -16,8 +16,9 @@ from autoprune.cost.host import machine_title
 from autoprune.spec.front import DROP
 from autoprune.spec.objectives import SCORE
 from autoprune.spec.record import GroupRecord, StudyRecord, TrialRecord
+from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
-from autoprune.trial.runner import TrialRunner
+from autoprune.trial.runner import RUNS_INT8, TrialRunner
 
 
 def identity(spec: StudySpec, runner: TrialRunner) -> dict[str, Any]:
@@ -67,6 +68,9 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
         said.append(f"residual blocks that the identity may replace (granularity depth): {', '.join(blocks)}")
     if dense.latency is None or not dense.latency.pairs:
         said.append(f"latency is modelled: {runner.profile.title} is not measured from here, so it only ranks")
+    said += _said_of_int8(spec, runner)
+    if runner.devices:
+        said.append(f"latency and energy on {', '.join(runner.devices)} are modelled, so they only rank")
     return StudyRecord(
         spec=spec,
         device_title=runner.profile.title,
@@ -79,4 +83,22 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
         versions={name: version(name) for name in ("autoprune", "torch", "optuna", "fvcore", "numpy")},
         machine=f"{machine_title()}, {platform.system()} {platform.release()}, Python {platform.python_version()}",
         notes=tuple(said),
+        devices={name: profile.title for name, profile in runner.devices.items()} or None,
     )
+
+
+def _said_of_int8(spec: StudySpec, runner: TrialRunner) -> list[str]:
+    if not (isinstance(spec.space, SpaceSpec) and "int8" in spec.space.precision):
+        return []
+    said = []
+    if runner.meter is not None and spec.latency.runtime not in RUNS_INT8:
+        said.append(
+            f"latency of int8 networks is modelled, for runtime {spec.latency.runtime} does not run them: it ranks "
+            f"(latency.runtime {RUNS_INT8[0]} measures it)"
+        )
+    for name, profile in {spec.device: runner.profile, **runner.devices}.items():
+        if "int8" not in profile.compute.peak_macs_per_s:
+            said.append(
+                f"the profile of {name} has no figures for int8: its products count as float32, its bytes do not"
+            )
+    return said

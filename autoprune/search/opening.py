@@ -15,7 +15,7 @@ from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.allocation import allocate
 from autoprune.pruning.granularity import granularity
 from autoprune.pruning.scores import ScoreBook
-from autoprune.search.proposals import NONE, Proposals
+from autoprune.search.proposals import NONE, PRECISION, Proposals
 from autoprune.spec.config import is_n_of_m
 from autoprune.spec.front import DENSE
 
@@ -29,7 +29,7 @@ class FirstTrial(NamedTuple):
     """A trial that is queued before any sampler is asked.
 
     Attributes:
-        origin: "dense", "uniform", or the key of an allocation.
+        origin: "dense", "int8" (the dense model quantised), "uniform", or the key of an allocation.
         params: A full set of parameters.
     """
 
@@ -44,7 +44,10 @@ def opening(proposals: Proposals, graph: ModelGraph, book: ScoreBook, trials: in
     """
     steps = min(len(LADDER), trials // 5)
     ladder = LADDER[:: len(LADDER) // steps][:steps] if steps else ()
-    first = [FirstTrial(DENSE, proposals.uniform(0.0)), *(FirstTrial(UNIFORM, proposals.uniform(s)) for s in ladder)]
+    first = [FirstTrial(DENSE, proposals.uniform(0.0))]
+    for precision in proposals.precisions[1:]:
+        first.append(FirstTrial(precision, {**proposals.uniform(0.0), PRECISION: precision}))
+    first += [FirstTrial(UNIFORM, proposals.uniform(s)) for s in ladder]
     for number, baseline in enumerate(_baselines(proposals, graph, book)):
         if number >= trials // 10:
             break

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any, Protocol
 
 from autoprune.errors import ConfigError, UnknownNameError
@@ -19,11 +20,15 @@ from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import DEPTH, granularity, removed_count
 from autoprune.pruning.plan import blocks_gone
 from autoprune.pruning.scores import ScoreBook
-from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig, RecoverySpec, is_n_of_m
+from autoprune.spec.config import LayerChoice, ModelIdentity, Precision, PruningConfig, RecoverySpec, is_n_of_m
 from autoprune.spec.space import LayerSpace, SpaceSpec
 
 NONE = "none"
 """Leave the layer dense: a choice where no sparsity of the space is 0."""
+
+
+PRECISION = "precision"
+"""Name of the parameter that chooses what the whole network is shipped in."""
 
 
 class Suggests(Protocol):
@@ -126,6 +131,7 @@ class Proposals:
         recovery: Written into every config, so that applying it gives the same network.
         seed: Likewise.
         notes: What the space names and this model cannot take.
+        precisions: What the network may be shipped in; the first is that of the baselines.
     """
 
     knobs: tuple[Knob, ...]
@@ -133,21 +139,31 @@ class Proposals:
     recovery: RecoverySpec
     seed: int
     notes: tuple[str, ...]
+    precisions: tuple[Precision, ...] = ("fp32",)
+
+    def parameters(self) -> dict[str, tuple[Any, ...]]:
+        """Return all parameter names and their choices, those with a single choice among them."""
+        found: dict[str, tuple[Any, ...]] = {PRECISION: self.precisions}
+        for knob in self.knobs:
+            found |= knob.parameters()
+        return found
 
     def suggest(self, trial: Suggests) -> PruningConfig:
         """Ask a trial for every parameter and return the config."""
         return self.config(
             {
                 name: _suggest(trial, name, choices) if len(choices) > 1 else choices[0]
-                for knob in self.knobs
-                for name, choices in knob.parameters().items()
+                for name, choices in self.parameters().items()
             }
         )
 
     def config(self, params: Mapping[str, Any]) -> PruningConfig:
         """Return the config behind a full set of parameters."""
         layers = {knob.name: (choice,) for knob in self.knobs if (choice := knob.choice(params)) is not None}
-        return PruningConfig(model=self.identity, seed=self.seed, recovery=self.recovery, layers=layers)
+        precision = params.get(PRECISION, self.precisions[0])
+        return PruningConfig(
+            model=self.identity, seed=self.seed, recovery=self.recovery, precision=precision, layers=layers
+        )
 
     def uniform(self, sparsity: float) -> dict[str, Any]:
         """Return parameters that remove the same fraction everywhere: channels where they can go, else single weights.
@@ -155,7 +171,7 @@ class Proposals:
         0 is the dense model. No residual block goes.
         """
         channels = any(knob.group is not None for knob in self.knobs)
-        params: dict[str, Any] = {}
+        params: dict[str, Any] = {PRECISION: self.precisions[0]}
         for knob in self.knobs:
             thinned = knob.stage is None and (knob.group is not None or not channels)
             params |= knob.uniform(sparsity if thinned else 0.0)
@@ -163,7 +179,8 @@ class Proposals:
 
     def nearest(self, config: PruningConfig) -> dict[str, Any]:
         """Return the parameters on the grid of the space that come closest to a config."""
-        params: dict[str, Any] = {}
+        precision = config.precision if config.precision in self.precisions else self.precisions[0]
+        params: dict[str, Any] = {PRECISION: precision}
         for knob in self.knobs:
             choices = config.layers.get(knob.name, (None,))
             params |= knob.nearest(choices[0])
@@ -171,18 +188,12 @@ class Proposals:
 
     def searched(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return only the parameters that have more than one choice, which are those that Optuna knows."""
-        return {
-            name: params[name] for knob in self.knobs for name, choices in knob.parameters().items() if len(choices) > 1
-        }
+        return {name: params[name] for name, choices in self.parameters().items() if len(choices) > 1}
 
     @property
     def size(self) -> float:
         """The number of parameter combinations, counting those that give the same network as different."""
-        total = 1.0
-        for knob in self.knobs:
-            for choices in knob.parameters().values():
-                total *= len(choices)
-        return total
+        return prod(float(len(choices)) for choices in self.parameters().values())
 
 
 def _suggest(trial: Suggests, name: str, choices: tuple[Any, ...]) -> Any:
@@ -240,7 +251,8 @@ def make_proposals(
             f"space {space.name!r} leaves nothing to search on this model ({why}); "
             "widen its rules, or use another space"
         )
-    return Proposals(tuple(knobs), ModelIdentity(fingerprint=graph.fingerprint), recovery, seed, tuple(notes))
+    identity = ModelIdentity(fingerprint=graph.fingerprint)
+    return Proposals(tuple(knobs), identity, recovery, seed, tuple(notes), space.precision)
 
 
 def _check_names(space: SpaceSpec, book: ScoreBook) -> None:

@@ -145,6 +145,10 @@ class RecoverySpec(Document):
         return self
 
 
+Precision = Literal["fp32", "int8"]
+"""Number format of weights and activations: as the network was trained, or int8 by post-training quantisation."""
+
+
 class Provenance(Document):
     """Where a config comes from.
 
@@ -170,6 +174,8 @@ class PruningConfig(Document):
         model: The architecture it is for.
         seed: Seed of the ``random`` criterion and of recovery.
         recovery: What follows the pruning.
+        precision: What the network is shipped in. "int8" quantises what was pruned and recovered; weights and
+            activations then take one byte, and the network is an ONNX file.
         layers: Group or layer name to its choices, channel-like first, then a weight pattern on what is left.
         provenance: Where it comes from, if a study made it.
     """
@@ -178,6 +184,8 @@ class PruningConfig(Document):
     model: ModelIdentity
     seed: Annotated[int, Field(ge=0)] = 0
     recovery: RecoverySpec = RecoverySpec()
+    # Not written where it is fp32: a config of an older version keeps its signature.
+    precision: Annotated[Precision, Field(exclude_if=lambda precision: precision == "fp32")] = "fp32"
     layers: dict[str, Choices]
     provenance: Provenance | None = None
 

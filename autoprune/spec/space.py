@@ -6,9 +6,9 @@ import fnmatch
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from autoprune.spec.config import n_of_m
+from autoprune.spec.config import Precision, n_of_m
 from autoprune.spec.document import Document
 
 
@@ -36,6 +36,16 @@ def _listed(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+def _once_each(value: tuple[Precision, ...]) -> tuple[Precision, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("a precision stands twice; name each once")
+    return value
+
+
+Precisions = Annotated[tuple[Precision, ...], BeforeValidator(_listed), Field(min_length=1), AfterValidator(_once_each)]
+"""Number formats that may be chosen; the first is that of the baselines."""
 
 
 class SpaceRule(Document):
@@ -117,12 +127,15 @@ class SpaceSpec(Document):
     Attributes:
         name: Shown in reports.
         description: One sentence.
+        precision: Number formats that a whole network may be shipped in.
         rules: Ordered; the last match wins, key by key.
     """
 
     schema_: Literal["autoprune/space/1"] = Field("autoprune/space/1", alias="schema")
     name: str
     description: str = ""
+    # Not written where it is fp32 alone: a study of an older version stays the same study.
+    precision: Annotated[Precisions, Field(exclude_if=lambda precisions: precisions == ("fp32",))] = ("fp32",)
     rules: Annotated[tuple[SpaceRule, ...], Field(min_length=1)]
 
     def resolve(self, name: str, type_name: str) -> LayerSpace | None:

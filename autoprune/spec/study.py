@@ -14,7 +14,7 @@ from autoprune.spec import library
 from autoprune.spec.config import RecoverySpec
 from autoprune.spec.document import Document, load_document
 from autoprune.spec.objectives import Bound, check_objectives, parse_bound
-from autoprune.spec.space import SpaceSpec
+from autoprune.spec.space import Precisions, SpaceSpec
 
 _DURATION = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)\s*$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -89,7 +89,9 @@ class StudySpec(Document):
     Attributes:
         task: ``package.module:function`` or ``path/to/file.py:function``.
         device: Name in ``hw_models/`` or a path.
+        devices: Further devices, names or paths: every trial is costed there too, by the models.
         space: Name in ``search_spaces/``, a path, or the space itself.
+        precision: In the place of the space's: ``[fp32, int8]`` lets every trial choose.
         objectives: Metrics to minimise together.
         constraints: Bounds on metrics and on the score: a number, or a percentage of dense (``latency_ms: 60%``,
             ``accuracy: at least 0.9``). Metrics are bounded from above, the score on its bad side.
@@ -103,7 +105,9 @@ class StudySpec(Document):
     schema_: Literal["autoprune/study/1"] = Field("autoprune/study/1", alias="schema")
     task: str
     device: str = "local-cpu"
+    devices: tuple[str, ...] | None = None
     space: str | SpaceSpec
+    precision: Precisions | None = None
     objectives: tuple[str, ...] = ("accuracy_drop", "macs", "latency_ms", "energy_mj")
     constraints: dict[str, float | str] = Field(default_factory=dict)
     search: SearchSpec = SearchSpec()
@@ -116,6 +120,13 @@ class StudySpec(Document):
     @classmethod
     def _objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_objectives(value)
+
+    @field_validator("devices")
+    @classmethod
+    def _devices(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError("a device stands twice; name each once")
+        return value or None
 
     @field_validator("constraints")
     @classmethod
@@ -159,6 +170,8 @@ def load_study(path: Path | str) -> StudySpec:
 def resolve_study(spec: StudySpec, path: Path | None = None) -> StudySpec:
     """Return a study in which the space stands inside and file references hold from the working directory.
 
+    The precisions of the study have then replaced those of the space.
+
     Args:
         spec: As it was written or built.
         path: The file it was written in: references are tried from its folder first, and messages name it.
@@ -170,13 +183,24 @@ def resolve_study(spec: StudySpec, path: Path | None = None) -> StudySpec:
     update: dict[str, Any] = {}
     if isinstance(spec.space, str):
         update["space"] = load_document(SpaceSpec, _found(path, "space", "search_spaces", spec.space))
-    device = _found(path, "device", "hw_models", spec.device)
-    if spec.device.endswith((".yaml", ".yml")):
-        update["device"] = str(device)
+    if spec.precision is not None:
+        space = update.get("space", spec.space)
+        update |= {"space": space.model_copy(update={"precision": spec.precision}), "precision": None}
+    update["device"] = _device(path, "device", spec.device)
+    if spec.devices is not None:
+        update["devices"] = tuple(_device(path, "devices", name) for name in spec.devices)
+        if update["device"] in update["devices"]:
+            where = f"{path}: " if path is not None else ""
+            raise SpecError(f"{where}key 'devices' names {spec.device!r}, which is the device itself; take it out")
     file, _, function = spec.task.rpartition(":")
     if path is not None and file.endswith(".py") and not Path(file).is_file() and (path.parent / file).is_file():
         update["task"] = f"{os.path.normpath(path.parent / file)}:{function}"
     return spec.model_copy(update=update)
+
+
+def _device(path: Path | None, key: str, name: str) -> str:
+    found = _found(path, key, "hw_models", name)
+    return str(found) if name.endswith((".yaml", ".yml")) else name
 
 
 def _found(path: Path | None, key: str, folder: str, name: str) -> Path:

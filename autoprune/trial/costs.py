@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +10,35 @@ from torch import nn
 
 from autoprune.cost.candidates import Candidates
 from autoprune.cost.device import DeviceCosts
+from autoprune.cost.energy import estimate_energy, executed_macs
+from autoprune.cost.int8 import int8_scales, int8_workload
 from autoprune.cost.macs import MacCounter
 from autoprune.cost.model import BlueprintError, CostModel
 from autoprune.cost.roofline import LatencyPrediction, predict_latency, roofline_meter
 from autoprune.cost.storage import size_bytes
 from autoprune.cost.traffic import traffic_of
-from autoprune.cost.workload import workload_of
+from autoprune.cost.workload import Workload, workload_of
 from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.granularity import DEPTH
 from autoprune.pruning.plan import Plan, check_config
-from autoprune.spec.config import PruningConfig
+from autoprune.spec.config import Precision, PruningConfig
+from autoprune.spec.findings import DeviceValues
 from autoprune.spec.hardware import DeviceProfile
 from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import LayerRecord
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A network on a further device of the study, by the models.
+
+    Attributes:
+        latency_s: Modelled seconds of one run.
+        energy_j: Modelled energy of one run, at that latency.
+    """
+
+    latency_s: float
+    energy_j: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class Costs:
         executed: Dtype to the multiply-adds that the device executes.
         level_bytes: Bytes over the inner edge of each memory level but the innermost.
         prediction: Latency by the roofline.
+        elsewhere: Further devices of the study to what the network costs there.
     """
 
     values: Mapping[str, float]
@@ -46,10 +63,39 @@ class Costs:
     executed: Mapping[str, float]
     level_bytes: tuple[float, ...]
     prediction: LatencyPrediction
+    elsewhere: Mapping[str, Elsewhere]
+
+    def device_values(self, dense: Costs) -> dict[str, DeviceValues] | None:
+        """Return what the network costs on the further devices, for a record; None where the study has none.
+
+        Args:
+            dense: Of the dense network.
+        """
+        found = {}
+        for name, cost in self.elsewhere.items():
+            ratio = cost.latency_s / dense.elsewhere[name].latency_s
+            found[name] = DeviceValues(
+                latency_ms=1e3 * cost.latency_s,
+                ratio=ratio,
+                ratio_low=ratio,
+                ratio_high=ratio,
+                energy_mj=1e3 * cost.energy_j,
+                measured=False,
+            )
+        return found or None
+
+
+@dataclass(frozen=True)
+class _ByCounts:
+    """What tells costs in one precision without building anything."""
+
+    model: CostModel
+    device: DeviceCosts
+    elsewhere: Mapping[str, DeviceCosts]
 
 
 class TrialCosts:
-    """Costs of pruned versions of one model on one device.
+    """Costs of pruned versions of one model on one device, and on the further devices of its study.
 
     Args:
         model: The dense model.
@@ -58,9 +104,11 @@ class TrialCosts:
         profile: The device.
         runtime: What executes the model.
         seed: Of the cuts that the cost model is checked on.
+        precisions: Number formats that configs may ask for.
+        devices: Further devices by name. Whatever runtime they have executes the model there.
 
     Attributes:
-        model: Costs from counts; None where they do not follow from counts.
+        model: Costs from counts in the precision of the model itself; None where they do not follow from counts.
         counted_because: Why every network is built and counted, empty where it is not.
     """
 
@@ -72,16 +120,25 @@ class TrialCosts:
         profile: DeviceProfile,
         runtime: str,
         seed: int = 0,
+        *,
+        precisions: Sequence[Precision] = ("fp32",),
+        devices: Mapping[str, DeviceProfile] | None = None,
     ) -> None:
         self._graph, self._inputs, self._profile, self._runtime = graph, inputs, profile, runtime
+        self._devices = dict(devices or {})
         self._counter = MacCounter(model, *inputs)
         self.model: CostModel | None = None
         self.counted_because = ""
+        self._by_counts: dict[Precision, _ByCounts] = {}
         try:
-            self.model = CostModel(model, graph, *inputs, seed)
-            self._device = DeviceCosts(self.model, profile, runtime)
+            known = CostModel(model, graph, *inputs, seed)
+            for precision in dict.fromkeys(("fp32", *precisions)):
+                costed = known.in_int8() if precision == "int8" else known
+                elsewhere = {name: DeviceCosts(costed, each) for name, each in self._devices.items()}
+                self._by_counts[precision] = _ByCounts(costed, DeviceCosts(costed, profile, runtime), elsewhere)
+            self.model = known
         except BlueprintError as error:
-            self.model, self.counted_because = None, str(error)
+            self.counted_because = str(error)
 
     def of_config(self, config: PruningConfig) -> Costs | None:
         """Return the costs of a config without building anything; None where the built network must tell.
@@ -96,33 +153,32 @@ class TrialCosts:
         scored = any(choice.threshold is not None or choice.granularity == DEPTH for _, choice in config.choices())
         if self.model is None or scored:
             return None
-        return self._from_counts(self.model, self.model.asked.configs([config]))
+        return self._from_counts(config.precision, self.model.asked.configs([config]))
 
-    def of_built(self, smaller: nn.Module, plan: Plan) -> Costs:
+    def of_built(self, smaller: nn.Module, plan: Plan, precision: Precision = "fp32") -> Costs:
         """Return the costs of a network that was built, by counts where they tell all."""
         costs = (
-            None if self.model is None or plan.skipped else self._from_counts(self.model, self.model.asked.plan(plan))
+            None if self.model is None or plan.skipped else self._from_counts(precision, self.model.asked.plan(plan))
         )
-        return costs or self.count(smaller, plan)
+        return costs or self.count(smaller, plan, precision)
 
-    def count(self, smaller: nn.Module, plan: Plan) -> Costs:
-        """Return the costs of a network by running and counting it."""
+    def count(self, smaller: nn.Module, plan: Plan, precision: Precision = "fp32") -> Costs:
+        """Return the costs of a network by running and counting it, as it is shipped in a precision."""
         macs = self._counter.count(smaller)
         density = {name: int(mask.sum()) / max(mask.numel(), 1) for name, mask in plan.masks.items()}
         patterns = {name: (plan.patterns[name], kept) for name, kept in density.items()}
         workload = workload_of(smaller, *self._inputs, patterns)
+        scales = int8_scales(workload) if precision == "int8" else {}
+        workload = int8_workload(workload) if precision == "int8" else workload
         traffic = traffic_of(workload, self._profile, self._runtime)
         parameters = dict(smaller.named_parameters())
         zero = sum(op.macs - round(op.macs * op.weight_density) for op in workload.ops if op.kind in ("conv", "gemm"))
-        executed = dict.fromkeys((op.dtype for op in workload.ops), 0.0)
-        for op, moved in zip(workload.ops, traffic.ops, strict=True):
-            executed[op.dtype] += moved.savings.effective_macs
         return Costs(
             values=_exact(
                 macs=macs.total,
                 effective_macs=macs.total - zero,
                 params=sum(parameter.numel() for parameter in smaller.parameters()),
-                size_bytes=size_bytes(smaller),
+                size_bytes=size_bytes(smaller, scales),
                 dram_bytes=traffic.dram_bytes,
                 llc_bytes=traffic.llc_bytes,
                 activation_bytes=traffic.activation_bytes,
@@ -138,15 +194,18 @@ class TrialCosts:
             },
             uncounted_ops=dict(macs.uncounted_ops),
             macs=workload.macs,
-            executed=executed,
+            executed=executed_macs(workload, traffic),
             level_bytes=traffic.level_bytes,
             prediction=predict_latency(workload, traffic, self._profile),
+            elsewhere={name: _elsewhere(workload, profile) for name, profile in self._devices.items()},
         )
 
-    def _from_counts(self, model: CostModel, candidates: Candidates) -> Costs | None:
+    def _from_counts(self, precision: Precision, candidates: Candidates) -> Costs | None:
+        known = self._by_counts[precision]
+        model, device = known.model, known.device
         if not (model.exact_size(candidates).all() and model.exact_traffic(candidates).all()):
             return None
-        counts, cost = model.counts(candidates), self._device.costs(candidates)
+        counts, cost = model.counts(candidates), device.costs(candidates)
         layers = zip(
             self._graph.layers.values(),
             counts.layer_channels[0].tolist(),
@@ -175,14 +234,25 @@ class TrialCosts:
             },
             uncounted_ops=dict(model.dense.uncounted_ops),
             macs=int(cost.table.macs.sum()),
-            executed={dtype: float(macs[0]) for dtype, macs in self._device.executed(cost).items()},
+            executed={dtype: float(macs[0]) for dtype, macs in device.executed(cost).items()},
             level_bytes=tuple(cost.moved.level_bytes[0].sum(axis=0).tolist()),
             prediction=LatencyPrediction(
                 seconds=float(cost.latency_s[0]),
                 ops=(),
                 meter=roofline_meter(self._profile, cost.table.batch, cost.table.dtype),
             ),
+            elsewhere={
+                name: Elsewhere(float(there.latency_s[0]), float(other.energy_j(there)[0]))
+                for name, other in known.elsewhere.items()
+                for there in (other.costs(candidates),)
+            },
         )
+
+
+def _elsewhere(workload: Workload, profile: DeviceProfile) -> Elsewhere:
+    traffic = traffic_of(workload, profile)
+    seconds = predict_latency(workload, traffic, profile).seconds
+    return Elsewhere(seconds, estimate_energy(workload, traffic, profile, seconds).total_j)
 
 
 def _exact(**values: float) -> dict[str, float]:

@@ -26,6 +26,7 @@ class Groundwork:
         graph: Layers, groups, and what is pinned.
         proof: That surgery on this model is exact.
         scores: Criterion to its scores.
+        devices: Further devices by name.
     """
 
     weights: bytes
@@ -33,6 +34,7 @@ class Groundwork:
     graph: ModelGraph
     proof: Proof
     scores: Mapping[str, Mapping[str, Tensor]]
+    devices: Mapping[str, DeviceProfile]
 
     @classmethod
     def of(
@@ -42,10 +44,11 @@ class Groundwork:
         graph: ModelGraph,
         proof: Proof,
         scores: Mapping[str, Mapping[str, Tensor]],
+        devices: Mapping[str, DeviceProfile],
     ) -> Groundwork:
         """Gather it; tensors are brought to the CPU."""
         on_cpu = {key: {name: value.cpu() for name, value in values.items()} for key, values in scores.items()}
-        return cls(to_bytes(model), profile, graph, proof, on_cpu)
+        return cls(to_bytes(model), profile, graph, proof, on_cpu, devices)
 
     def load_weights(self, model: nn.Module) -> None:
         """Give a model of the same architecture the dense model's weights, in place.

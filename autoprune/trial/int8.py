@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from autoprune.errors import ConfigError, ExportError, UsageError, one_line
 from autoprune.graph.export import onnx_bytes, onnx_feed
-from autoprune.graph.session import Runner, relative_difference, run_onnx
+from autoprune.graph.session import OnnxModule, relative_difference
 from autoprune.graph.trace import evaluation_mode, output_tensors
 from autoprune.trial.task import Calibration, positional
 
@@ -54,21 +55,15 @@ class Int8Network:
     """An int8 ONNX file beside the float32 one that it was made of.
 
     Attributes:
-        data: The int8 file, for any batch size.
-        float_data: The float32 file.
-        run: Runs the int8 file.
-        float_run: Runs the float32 file.
-        runtime: What runs both.
+        module: Runs the int8 file, for any batch size, and stands for the network wherever one is scored.
+        float_module: Runs the float32 file.
         samples: Samples that the ranges of activations were found on.
         difference: Largest absolute difference of int8 from torch's outputs on the example inputs, over their largest
             absolute value.
     """
 
-    data: bytes
-    float_data: bytes
-    run: Runner
-    float_run: Runner
-    runtime: str
+    module: OnnxModule
+    float_module: OnnxModule
     samples: int
     difference: float
 
@@ -97,14 +92,15 @@ def quantized(
     model = copy.deepcopy(model).cpu()
     args = positional(data.example_inputs)
     kwargs: Mapping[str, Any] = data.example_inputs if isinstance(data.example_inputs, Mapping) else {}
+    args, kwargs = tree_map(_on_cpu, args), tree_map(_on_cpu, dict(kwargs))
     whole = onnx_bytes(model, args, kwargs, dynamic_batch=True)
     reader = _Reader(whole, data, samples)
     try:
         made = _quantized(whole, reader, calibration)
-        (run, runtime), (float_run, _) = run_onnx(made, threads), run_onnx(whole, threads)
         with evaluation_mode(model), torch.no_grad():
-            wanted = output_tensors(model(*args, **kwargs))
-        difference = max(map(relative_difference, run(args, kwargs), wanted))
+            output = model(*args, **kwargs)
+        module, float_module = (OnnxModule(file, output, threads) for file in (made, whole))
+        difference = max(map(relative_difference, output_tensors(module(*args, **kwargs)), output_tensors(output)))
     except ConfigError:
         raise
     except Exception as error:
@@ -116,20 +112,7 @@ def quantized(
             f"the int8 outputs differ by {difference:.0%} of the largest one, and {MAX_DIFFERENCE:.0%} is the limit; "
             "calibrate on more samples or with another method, or export in float32"
         )
-    return Int8Network(made, whole, run, float_run, runtime, reader.seen, difference)
-
-
-class OnnxModule(nn.Module):
-    """A module that runs an ONNX file, so that whatever scores a network scores the file."""
-
-    def __init__(self, run: Runner) -> None:
-        super().__init__()
-        self._run = run
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the output tensor, or a tuple of them."""
-        outputs = self._run(args, kwargs)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+    return Int8Network(module, float_module, reader.seen, difference)
 
 
 @dataclass
@@ -185,3 +168,7 @@ def _quantized(data: bytes, reader: _Reader, calibration: CalibrationMethod) -> 
             return made.read_bytes()
     finally:
         root.setLevel(level)
+
+
+def _on_cpu(leaf: Any) -> Any:
+    return leaf.cpu() if isinstance(leaf, Tensor) else leaf

@@ -27,13 +27,19 @@ from autoprune.spec.front import DROP
 from autoprune.spec.hardware import DeviceProfile, load_device
 from autoprune.spec.objectives import SCORE, Limit
 from autoprune.spec.record import EnergyRecord, LatencyRecord, Timings, TrialRecord
+from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
 from autoprune.trial.bench import Bench
 from autoprune.trial.costs import Costs, TrialCosts
 from autoprune.trial.groundwork import Groundwork
 from autoprune.trial.pruned import pruned_model, recover_pruned
 from autoprune.trial.recovery import resolve_recovery
+from autoprune.trial.shipped import check_precisions, shipped
 from autoprune.trial.task import Task, check_batches, score, score_dense
+
+
+RUNS_INT8 = ("onnxruntime",)
+"""Runtimes that measure an int8 file; beside others its latency is modelled."""
 
 
 @dataclass
@@ -58,7 +64,8 @@ class Scored:
     Attributes:
         record: All that is known by now; final where nothing is to be measured.
         costs: What the network costs.
-        model: What is to be measured; None where the config was refused before anything was run.
+        model: What is to be measured; None where the config was refused before anything was run, or where the study's
+            runtime does not run its precision.
     """
 
     record: TrialRecord
@@ -83,6 +90,7 @@ class TrialRunner:
         proof: That surgery on this model is exact.
         recovery: With every default filled in.
         costs: What networks cost, before they are built where possible.
+        devices: Further devices of the study by name.
 
     Raises:
         UsageError: The task, its example inputs, the device or the runtime cannot be used.
@@ -96,11 +104,14 @@ class TrialRunner:
         for bound in spec.bounds:
             bound.directed(task.higher_is_better)
         self.profile: DeviceProfile = groundwork.profile if groundwork else detect(load_device(spec.device))
+        self.devices = groundwork.devices if groundwork else {n: detect(load_device(n)) for n in spec.devices or ()}
         self.meter: Meter | None = meter_for(spec.latency, self.profile) if metered else None
         self.model: nn.Module = copy.deepcopy(task.model).eval()
         self.data = task.calibration
+        precisions = spec.space.precision if isinstance(spec.space, SpaceSpec) else ()
         if groundwork is None:
             check_batches(self.data, self.model)
+            check_precisions(precisions, self.data)
             self.graph, self.proof = proven_groups(self.model, task.args, task.kwargs, spec.search.seed)
         else:
             groundwork.load_weights(self.model)
@@ -117,6 +128,8 @@ class TrialRunner:
             self.profile,
             spec.latency.runtime,
             spec.search.seed,
+            precisions=precisions,
+            devices=self.devices,
         )
         self._dense_costs = self.costs.count(self.model, NOTHING)
 
@@ -130,7 +143,7 @@ class TrialRunner:
     @property
     def groundwork(self) -> Groundwork:
         """What another runner of the same study needs not find out again; scores as far as they are computed."""
-        return Groundwork.of(self.model, self.profile, self.graph, self.proof, self.book.computed)
+        return Groundwork.of(self.model, self.profile, self.graph, self.proof, self.book.computed, self.devices)
 
     def run_dense(self, number: int) -> TrialRecord:
         """Score, cost and measure the dense model against itself: the reference of every other trial.
@@ -177,6 +190,7 @@ class TrialRunner:
             layers=dict(costs.layers),
             uncounted_ops=dict(costs.uncounted_ops),
             timings=Timings(**clock.parts),
+            devices=costs.device_values(costs),
         )
         return Scored(record, costs, self.model)
 
@@ -191,7 +205,7 @@ class TrialRunner:
                 pruned = pruned_model(self.model, self.graph, self.book, config)
             if costs is None:
                 with clock.time("cost_s"):
-                    costs = self.costs.of_built(pruned.model, pruned.plan)
+                    costs = self.costs.of_built(pruned.model, pruned.plan, config.precision)
         values: dict[str, float] = dict(costs.values)
         violations = self._violations(values, dense)
         shared: dict[str, Any] = {
@@ -201,30 +215,51 @@ class TrialRunner:
             "config": config,
             "layers": dict(costs.layers),
             "uncounted_ops": dict(costs.uncounted_ops),
+            "devices": costs.device_values(self._dense_costs),
         }
         if violations or pruned is None:
             refused = TrialRecord(**shared, values=values, violations=violations, timings=Timings(**clock.parts))
             return Scored(refused, costs, None)
         recovered = recover_pruned(pruned, config, self.data)
         clock.parts |= recovered.seconds
+        with clock.time("recover_s"):
+            ready = shipped(pruned.model, config.precision, self.data)
         with clock.time("evaluate_s"):
-            value = score(self.task.evaluate, pruned.model, "evaluate")
+            value = score(self.task.evaluate, ready.network, "evaluate")
         assert dense.score is not None
         drop = dense.score - value if self.task.higher_is_better else value - dense.score
         record = TrialRecord(
             **shared,
             values=values | {"accuracy_drop": drop},
             score=value,
-            recovery=recovered.text,
+            recovery=", ".join(filter(None, (recovered.text, ready.text))),
             timings=Timings(**clock.parts),
         )
-        return Scored(record, costs, pruned.model)
+        if config.precision == "int8" and self.profile.meters and self.spec.latency.runtime not in RUNS_INT8:
+            return Scored(
+                self.record(Scored(record, costs, None), self._modelled_ratio(costs, dense), dense), costs, None
+            )
+        return Scored(record, costs, ready.network)
 
     def modelled(self, costs: Costs) -> LatencyRecord:
         """Return the latency of a network by the device's model."""
         return costs.prediction.to_record(self._dense_costs.prediction)
 
-    def record(self, scored: Scored, latency: LatencyRecord, dense: TrialRecord | None, seconds: float) -> TrialRecord:
+    def _modelled_ratio(self, costs: Costs, dense: TrialRecord) -> LatencyRecord:
+        """Return the modelled ratio to dense, times the latency of the dense model as it was measured."""
+        modelled = self.modelled(costs)
+        assert dense.latency is not None
+        ms = modelled.ratio * dense.latency.ms
+        meter = (
+            f"{modelled.meter} against float32, times the measured latency of the dense model: runtime "
+            f"{self.spec.latency.runtime} does not run int8"
+        )
+        times = dict.fromkeys(("ms", "candidate_ms", "candidate_p90_ms"), ms)
+        return modelled.model_copy(update={**times, "dense_ms": dense.latency.ms, "meter": meter})
+
+    def record(
+        self, scored: Scored, latency: LatencyRecord, dense: TrialRecord | None, seconds: float = 0.0
+    ) -> TrialRecord:
         """Return the whole record of a trial that was measured.
 
         Args:
@@ -250,11 +285,11 @@ class TrialRunner:
         """Rebuild a trial's network from its config and score it on test data; None where the task has no test."""
         if self.task.test is None:
             return None
-        if not config.layers:
+        if not config.layers and config.precision == "fp32":
             return score_dense(self.task.test, self.model, "test")
         pruned = pruned_model(self.model, self.graph, self.book, config)
         recover_pruned(pruned, config, self.data)
-        return score(self.task.test, pruned.model, "test")
+        return score(self.task.test, shipped(pruned.model, config.precision, self.data).network, "test")
 
     def limits(self, dense: TrialRecord) -> tuple[Limit, ...]:
         """Return the constraints in their metrics' units.
