@@ -1,5 +1,6 @@
 """Proposals: one static set of parameters; configs that fit the model and never remove more than was asked."""
 
+import dataclasses
 import functools
 import random
 
@@ -167,3 +168,22 @@ def test_a_space_that_cannot_be_searched_says_why(rules, error, sentence):
 def test_a_criterion_whose_data_is_missing_is_told_before_the_search():
     with pytest.raises(ConfigError, match="names criterion 'taylor', which needs data"):
         proposals(SmallNet().eval(), MIXED, inputs=images(2, 0))
+
+
+def test_a_precision_is_one_more_parameter_where_there_is_a_choice():
+    found, _, _ = proposals(small_net(), MIXED)
+    assert "precision" not in found.searched(found.uniform(0.5))
+    assert "precision" not in found.config(found.uniform(0.5)).to_yaml()
+    both = dataclasses.replace(found, precisions=("fp32", "int8"))
+    asked = Asked(0)
+    precisions = {both.suggest(asked).precision for _ in range(20)}
+    assert asked.names["precision"] == ("fp32", "int8")
+    assert precisions == {"fp32", "int8"}
+    assert both.size == 2 * found.size
+    assert both.config(both.uniform(0.5)).precision == "fp32", "the first one is that of the baselines"
+    alone = both.config({**both.uniform(0.0), "precision": "int8"})
+    assert both.config(both.nearest(alone)) == alone
+    assert "precision: int8" in alone.to_yaml()
+    only = dataclasses.replace(found, precisions=("int8",))
+    assert only.searched(only.uniform(0.5)).keys() == found.searched(found.uniform(0.5)).keys()
+    assert only.config(only.uniform(0.5)).precision == "int8"

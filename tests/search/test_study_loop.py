@@ -57,6 +57,7 @@ class StubRunner(TrialRunner):
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, 0))
         self.meter, self.proof = None, "proven"
         self.profile = type("Profile", (), {"title": "a device"})()
+        self.devices = {}
         self.behave = lambda runs: None
 
     def run_dense(self, number):
