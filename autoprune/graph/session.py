@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from autoprune.graph.export import onnx_feed
 
@@ -61,9 +61,8 @@ class OnnxModule(nn.Module):
         super().__init__()
         self.data, self.threads = data, threads
         self._run, self.runtime = run_onnx(data, threads)
-        leaves, self._structure = tree_flatten(output)
-        self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        # Tensors without entries keep the structure: torch's own description of it cannot be sent to another process.
+        self._output = tree_map(lambda leaf: torch.empty(0) if isinstance(leaf, Tensor) else leaf, output)
         self.anchor = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,16 +70,17 @@ class OnnxModule(nn.Module):
         return {key: value for key, value in self.__dict__.items() if key != "_run"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call] # torch leaves it untyped
         self._run, self.runtime = run_onnx(self.data, self.threads)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, on the device of the first input."""
         where = next((leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)), None)
         found = [tensor.to(where) for tensor in self._run(args, kwargs)]
-        if len(found) != len(self._places):  # a cache of keys, say, which an exported network leaves out
+        leaves, structure = tree_flatten(self._output)
+        places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        if len(found) != len(places):  # a cache of keys, say, which an exported network leaves out
             return found[0] if len(found) == 1 else tuple(found)
-        leaves = list(self._leaves)
-        for place, tensor in zip(self._places, found, strict=True):
+        for place, tensor in zip(places, found, strict=True):
             leaves[place] = tensor
-        return tree_unflatten(leaves, self._structure)
+        return tree_unflatten(leaves, structure)

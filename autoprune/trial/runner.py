@@ -37,7 +37,6 @@ from autoprune.trial.recovery import resolve_recovery
 from autoprune.trial.shipped import check_precisions, shipped
 from autoprune.trial.task import Task, check_batches, score, score_dense
 
-
 RUNS_INT8 = ("onnxruntime",)
 """Runtimes that measure an int8 file; beside others its latency is modelled."""
 

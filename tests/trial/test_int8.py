@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import onnx
 import pytest
@@ -231,6 +233,8 @@ def test_the_file_stands_for_the_network_wherever_one_is_scored():
     assert next(module.parameters()).device.type == "cpu"
     data = labelled(net.net, 64, 1)
     assert agreement(lambda x: module(x)["logits"], data) > 0.9  # type: ignore[arg-type]
+    there = pickle.loads(pickle.dumps(module))
+    assert torch.equal(there(images(5, 1))["twice"], found["twice"]), "it may be sent to where latency is measured"
 
 
 def test_a_network_that_is_off_by_too_much_is_refused(monkeypatch):
