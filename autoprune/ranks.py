@@ -18,6 +18,34 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
+def order_margin(a: ArrayLike, b: ArrayLike, kept: float) -> float:
+    """Return how far apart two values of ``a`` must lie for ``b`` to order them alike.
+
+    Of the pairs that lie further apart in ``a`` than the margin, at least the fraction ``kept`` is not reversed in
+    ``b``; no smaller margin does it.
+
+    Args:
+        a: Values (n,).
+        b: Values of the same things in another order (n,).
+        kept: Between 0 and 1.
+
+    Returns:
+        0 where all pairs count; infinity where not even the pairs furthest apart keep their order.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    high, low = np.nonzero(first[:, None] > first[None, :])
+    gaps = first[high] - first[low]
+    order = np.argsort(-gaps, kind="stable")
+    gaps, reversed_ = gaps[order], (second[high] < second[low])[order]
+    # A margin takes all pairs of one gap or none: the last of equal gaps speaks for them.
+    last = np.flatnonzero(np.append(gaps[1:] != gaps[:-1], True)) if gaps.size else np.array([], int)
+    good = last[np.cumsum(reversed_)[last] <= (1 - kept) * (last + 1)]
+    if not good.size:
+        return float("inf")
+    end = int(good[-1]) + 1
+    return float(gaps[end]) if end < gaps.size else 0.0
+
+
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]

@@ -65,6 +65,11 @@ def accuracy(data: Batch, model: nn.Module) -> float:
     return float((model(images).argmax(1) == labels).float().mean())
 
 
+def sample_accuracy(data: Batch, model: nn.Module, samples: int) -> float:
+    """Return the accuracy on the first ``samples`` images; they are in random order."""
+    return accuracy((data[0][:samples], data[1][:samples]), model)
+
+
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Return the mean cross-entropy of a batch."""
     return F.cross_entropy(model(batch[0]), batch[1])
@@ -116,6 +121,7 @@ def task(directory: Path) -> Task:
         model=model.eval(),
         example_inputs=validation[0][:1],
         evaluate=partial(accuracy, validation),
+        evaluate_sample=partial(sample_accuracy, validation),
         test=partial(accuracy, test),
         batches=list(zip(torch.split(training[0], 128), torch.split(training[1], 128), strict=True)),
         loss=cross_entropy,

@@ -6,6 +6,7 @@ Optuna is told, so that a process may die between any two statements.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import time
@@ -21,11 +22,13 @@ from autoprune.search.about import about_study
 from autoprune.search.executors import Job
 from autoprune.search.opening import opening
 from autoprune.search.proposals import Proposals
+from autoprune.search.rungs import Rungs
 from autoprune.search.samplers import SAMPLERS, SamplerRequest
 from autoprune.spec.config import Provenance, PruningConfig
-from autoprune.spec.front import DENSE
-from autoprune.spec.record import RunRecords, TrialRecord
-from autoprune.spec.study import StudySpec
+from autoprune.spec.findings import RungRecord
+from autoprune.spec.front import DENSE, DROP
+from autoprune.spec.record import RunRecords, Timings, TrialRecord
+from autoprune.spec.study import LAST_RUNG, StudySpec
 from autoprune.trial.runner import TrialRunner
 
 
@@ -50,6 +53,8 @@ class Ledger:
         self._known: dict[str, int] = {}
         self._in_flight: dict[int, Trial] = {}
         self._record_s = 0.0
+        self._rungs = Rungs(self._spec) if self._spec.search.rungs else None
+        self._climbing: dict[int, TrialRecord] = {}
 
     @property
     def dense(self) -> TrialRecord | None:
@@ -58,8 +63,8 @@ class Ledger:
 
     @property
     def finished(self) -> int:
-        """Trials that count: complete or failed, no repeats."""
-        return sum(record.state != "pruned" for record in self._records.values())
+        """Trials that count: complete, failed, or stopped on a rung; no repeats."""
+        return sum(record.state != "pruned" or record.rungs is not None for record in self._records.values())
 
     @property
     def in_flight(self) -> int:
@@ -71,8 +76,13 @@ class Ledger:
         about = storage.study_record(self._study)
         return None if about is None else RunRecords(study=about, trials=tuple(self._records.values()))
 
-    def resume(self) -> None:
-        """Take over what the storage holds: finish what has a record, free what has none, queue what is missing."""
+    def resume(self) -> list[Job]:
+        """Take over what the storage holds: finish what has a record, free what has none, queue what is missing.
+
+        Returns:
+            Jobs of trials that had come to a rung: they are in flight again and go on from there.
+        """
+        jobs = []
         for trial in self._study.get_trials(deepcopy=False):
             record = storage.record_of(trial)
             if record is not None:
@@ -81,9 +91,12 @@ class Ledger:
             record = self._records.get(trial.number)
             if record is not None:
                 self._tell(trial.number, record)  # the process died after the record, before the telling
+            elif self._rungs is not None and (so_far := storage.record_of(trial, storage.CLIMBING)) is not None:
+                jobs.append(self._go_on(trial, so_far))
             else:
                 self._study.tell(trial.number, state=TrialState.FAIL)
         self._enqueue()
+        return jobs
 
     def propose(self) -> Job:
         """Ask for the next trial. It is in flight until it is settled or abandoned."""
@@ -113,6 +126,26 @@ class Ledger:
         error = f"repeats the config of trial {known}"
         return TrialRecord(number=job.number, state="pruned", origin=job.origin, config=job.config, error=error)
 
+    def climb(self, job: Job, record: TrialRecord) -> Job | TrialRecord:
+        """Take what a job brought: the trial's next job, or the record to settle it with.
+
+        What a rung brought is in the storage before anything is decided: whoever goes on after the process died decides
+        the same, and runs the next rung only.
+        """
+        if self._rungs is None or job.dense is None:
+            return record
+        so_far = _added(self._climbing.get(job.number), record)
+        if record.state != "pruned":  # whole, or failed
+            return so_far
+        self._in_flight[job.number].set_user_attr(storage.CLIMBING, so_far.to_data())
+        self._climbing[job.number] = so_far
+        known = (*self._records.values(), *self._climbing.values())
+        others = [r for r in known if (r.rungs or r.origin == DENSE) and r.state != "failed" and r.number != job.number]
+        stopped = self._rungs.verdict(so_far, others)
+        if stopped:
+            return so_far.model_copy(update={"error": stopped})
+        return dataclasses.replace(job, rung=job.rung + 1)
+
     def settle(self, job: Job, record: TrialRecord) -> TrialRecord:
         """Write the record of a job into the storage and tell Optuna; return it with its times.
 
@@ -134,6 +167,7 @@ class Ledger:
         trial.set_user_attr(storage.RECORD, record.to_data())
         self._tell(job.number, record)
         del self._in_flight[job.number]
+        self._climbing.pop(job.number, None)
         self._remember(record)
         if record.origin == DENSE:
             self._enqueue()
@@ -141,11 +175,15 @@ class Ledger:
         return record
 
     def abandon(self) -> None:
-        """Close what is in flight. Without a record it counts for nothing, and is proposed again."""
+        """Close what is in flight. Without a record it counts for nothing, and is proposed again.
+
+        What has come to a rung stays open: the next run goes on from there.
+        """
         for number, trial in self._in_flight.items():
-            if storage.RECORD not in trial.user_attrs:
+            if storage.RECORD not in trial.user_attrs and storage.CLIMBING not in trial.user_attrs:
                 self._study.tell(number, state=TrialState.FAIL)
         self._in_flight.clear()
+        self._climbing.clear()
 
     def test(self, record: TrialRecord) -> None:
         """Score a trial on test data, once however often this is asked."""
@@ -158,7 +196,8 @@ class Ledger:
         """Queue what every study starts with and this one lacks: the dense model, and after it the baselines."""
         trials = self._study.get_trials(deepcopy=False)
         present = {_key(_fixed(t)) for t in trials if t.state == TrialState.WAITING}
-        present |= {_key(t.params) for t in trials if storage.RECORD in t.user_attrs}
+        begun = (storage.RECORD, storage.CLIMBING)
+        present |= {_key(t.params) for t in trials if any(key in t.user_attrs for key in begun)}
         first = opening(self._proposals, self._runner.graph, self._runner.book, self._spec.search.trials)
         for origin, params in first if self.dense else first[:1]:
             searched = self._proposals.searched(params)
@@ -188,10 +227,18 @@ class Ledger:
         self._records[record.number] = record
         if record.config is None:
             return
-        if record.state == "complete":
+        if record.state == "complete" or (record.state == "pruned" and record.rungs is not None):
             self._known.setdefault(record.config.signature, record.number)
         elif record.state == "failed" and self._known.get(record.config.signature) == record.number:
             del self._known[record.config.signature]  # the same may be tried again
+
+    def _go_on(self, trial: FrozenTrial, so_far: TrialRecord) -> Job:
+        self._in_flight[trial.number] = Trial(self._study, trial._trial_id)
+        self._climbing[trial.number] = so_far
+        assert so_far.config is not None, "a trial that climbs has a config"
+        assert so_far.rungs is not None
+        self._known.setdefault(so_far.config.signature, trial.number)
+        return Job(trial.number, so_far.config, so_far.origin, self.dense, len(so_far.rungs), so_far.timings.propose_s)
 
     def _signed(self, config: PruningConfig, number: int) -> PruningConfig:
         provenance = Provenance(
@@ -217,6 +264,20 @@ def read_study(study: optuna.Study) -> RunRecords | None:
             test = scores.get(str(trial.number))
             trials.append(record if test is None else record.model_copy(update={"test_score": float(test)}))
     return RunRecords(study=about, trials=tuple(trials))
+
+
+def _added(so_far: TrialRecord | None, record: TrialRecord) -> TrialRecord:
+    """Return a trial's record with the rungs and the seconds of its earlier jobs."""
+    rungs, timings = record.rungs, record.timings
+    if record.state == "complete" and record.score is not None:
+        seconds = timings.total_s - timings.latency_s - timings.prune_s - timings.cost_s
+        reached = RungRecord(name=LAST_RUNG, score=record.score, drop=record.values[DROP], seconds=seconds)
+        rungs = (*(rungs or ()), reached)
+    if so_far is not None:
+        rungs = (*(so_far.rungs or ()), *(rungs or ()))
+        both = (so_far.timings, timings)
+        timings = Timings(**{name: sum(getattr(part, name) for part in both) for name in Timings.model_fields})
+    return record.model_copy(update={"rungs": rungs, "timings": timings})
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def run_job(runner: TrialRunner, job: Job) -> TrialRecord:
     if job.dense is None:
         return runner.run_dense(job.number)
     try:
-        return runner.run(job.config, job.number, job.origin, job.dense)
+        return runner.run(job.config, job.number, job.origin, job.dense, job.rung)
     except (Exception, SystemExit):  # the boundary: a trial's own failure is kept, and the search goes on
         return failed(job, traceback.format_exc())
 

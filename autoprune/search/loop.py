@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autoprune.errors import RunError
-from autoprune.search.executors import Executor
+from autoprune.search.executors import Executor, Job
 from autoprune.search.ledger import Ledger
 from autoprune.spec.front import front, hypervolume_of
 from autoprune.spec.record import TrialRecord
@@ -54,11 +54,18 @@ class Loop:
         executor: Where jobs run.
         search: How long.
         on_trial: Called at the start and after every trial.
+        begun: Jobs in flight that go before anything is proposed.
     """
 
     def __init__(
-        self, ledger: Ledger, executor: Executor, search: SearchSpec, on_trial: Callable[[Progress], None]
+        self,
+        ledger: Ledger,
+        executor: Executor,
+        search: SearchSpec,
+        on_trial: Callable[[Progress], None],
+        begun: Sequence[Job] = (),
     ) -> None:
+        self._waiting, self._submitted = list(begun), 0
         self._ledger, self._executor, self._search, self._on_trial = ledger, executor, search, on_trial
         self._started = time.perf_counter()
         self._begun_with = ledger.finished
@@ -77,10 +84,17 @@ class Loop:
             if not self._ledger.in_flight:
                 return stopped
             job, record = self._executor.wait()
-            self._settled(self._ledger.settle(job, record))
+            self._submitted -= 1
+            went = self._ledger.climb(job, record)
+            if isinstance(went, Job):
+                self._waiting.append(went)
+            else:
+                self._settled(self._ledger.settle(job, went))
 
     def _fill(self) -> str:
         """Propose while there is room; return why nothing more is to be proposed, empty if all is or will be done."""
+        while self._waiting and self._submitted < self._executor.capacity:
+            self._submit(self._waiting.pop(0))  # who climbs goes first
         while self._ledger.finished + self._ledger.in_flight < self._search.trials:
             stopped = self._ended()
             if stopped:
@@ -93,11 +107,15 @@ class Loop:
             repeat = self._ledger.repeat(job)
             if repeat is None:
                 self._repeats = 0
-                self._executor.submit(job)
+                self._submit(job)
             else:
                 self._repeats += 1
                 self._ledger.settle(job, repeat)
         return ""
+
+    def _submit(self, job: Job) -> None:
+        self._submitted += 1
+        self._executor.submit(job)
 
     def _ended(self) -> str:
         timeout = self._search.timeout_s
@@ -109,7 +127,7 @@ class Loop:
 
     def _settled(self, record: TrialRecord) -> None:
         self._failures = self._failures + 1 if record.state == "failed" else 0
-        if record.state != "pruned":
+        if record.state != "pruned" or record.rungs is not None:
             self._report(record)
         if self._failures >= MOST_FAILURES:
             cause = (record.error or "").strip().splitlines()[-1]

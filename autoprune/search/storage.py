@@ -31,6 +31,8 @@ STUDY = "autoprune:study"
 RECORD = "autoprune:record"
 TEST_SCORES = "autoprune:test_scores"
 ORIGIN = "autoprune:origin"
+CLIMBING = "autoprune:climbing"
+"""The record so far of a trial that climbs rungs; once it is settled, :data:`RECORD` holds all of them."""
 
 
 def open_study(
@@ -212,9 +214,9 @@ def storage_errors(where: str) -> Iterator[None]:
         ) from error
 
 
-def record_of(trial: FrozenTrial) -> TrialRecord | None:
-    """Return the record in a trial; None where it has none."""
-    data = trial.user_attrs.get(RECORD)
+def record_of(trial: FrozenTrial, key: str = RECORD) -> TrialRecord | None:
+    """Return the record in a trial, settled or (:data:`CLIMBING`) so far; None where it has none."""
+    data = trial.user_attrs.get(key)
     return None if data is None else parse_document(TrialRecord, data, f"trial {trial.number} in the storage")
 
 

@@ -121,9 +121,9 @@ class Study:
         )
 
     def _search(self, ledger: Ledger, on_trial: Callable[[Progress], None]) -> None:
-        ledger.resume()
+        begun = ledger.resume()
         with closing(self._executor.open(ExecutorRequest(self.runner, self.directory))) as executor:
-            self.stopped = Loop(ledger, executor, self.spec.search, on_trial).run()
+            self.stopped = Loop(ledger, executor, self.spec.search, on_trial, begun).run()
 
     def _write_records(self, study: optuna.Study) -> RunRecords | None:
         records = read_study(study)

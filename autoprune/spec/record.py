@@ -243,6 +243,7 @@ class StudyRecord(Document):
         versions: Package to version.
         machine: Processor and system.
         notes: Sentences that a reader must know (a surgery check, a model instead of a meter).
+        stopped: Why the search ended before its trials were done; absent where it did not.
         dense: Time, bytes and energy of the dense model, layer by layer.
         payoffs: Patterns that were tried on the device; those that do not pay are refused as speed-ups.
         staircases: Time of a layer over its width.
@@ -264,6 +265,7 @@ class StudyRecord(Document):
     versions: dict[str, str] = Field(default_factory=dict)
     machine: str = ""
     notes: tuple[str, ...] = ()
+    stopped: str | None = None
     dense: DeviceSummary | None = None
     payoffs: tuple[Payoff, ...] | None = None
     staircases: tuple[Staircase, ...] | None = None

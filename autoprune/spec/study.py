@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from autoprune.errors import SpecError, UnknownNameError
 from autoprune.spec import library
@@ -32,6 +34,28 @@ def duration_s(text: str) -> float:
     return float(match.group(1)) * _SECONDS[match.group(2)]
 
 
+class RungSpec(Document):
+    """A cheaper try that comes before a trial is scored whole.
+
+    Attributes:
+        samples: Validation samples, by ``Task.evaluate_sample``; left out: all, by ``Task.evaluate``.
+        finetune_steps: Optimiser steps of recovery, in the place of the study's own.
+    """
+
+    samples: Annotated[int, Field(ge=1)] | None = None
+    finetune_steps: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def name(self) -> str:
+        """In words: "200 samples", "50 steps on 200 samples", "all samples"."""
+        samples = "all samples" if self.samples is None else f"{self.samples} samples"
+        return f"{self.finetune_steps} steps on {samples}" if self.finetune_steps else samples
+
+
+LAST_RUNG = "full"
+"""Name of the last rung: the study's own recovery, scored on all validation data."""
+
+
 class SearchSpec(Document):
     """How the space is searched.
 
@@ -40,14 +64,23 @@ class SearchSpec(Document):
         trials: Finished trials wanted, the dense model and the uniform ladder included.
         seed: Seed of the sampler, of the ``random`` criterion and of recovery.
         timeout: Wall time after which no trial is started ("90s", "30m", "2h").
+        budget: Trial time after which no trial is started: the seconds that trials took are added up, over all workers
+            and over earlier runs of the command.
+        patience: Trials without a gain in hypervolume after which no trial is started.
+        rungs: Cheaper tries, each dearer than the one before; a trial climbs to the next one unless it is clearly
+            worse, and is scored whole at the end. Left out: each trial is scored whole.
     """
 
     sampler: str = "tpe"
     trials: Annotated[int, Field(ge=1)] = 60
     seed: Annotated[int, Field(ge=0)] = 0
     timeout: str | None = None
+    # No default but None below: a study of an older version stays the same study.
+    budget: str | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+    rungs: Annotated[tuple[RungSpec, ...], Field(min_length=1)] | None = None
 
-    @field_validator("timeout")
+    @field_validator("timeout", "budget")
     @classmethod
     def _duration(cls, value: str | None) -> str | None:
         if value is not None:
@@ -58,6 +91,11 @@ class SearchSpec(Document):
     def timeout_s(self) -> float | None:
         """The timeout in seconds."""
         return None if self.timeout is None else duration_s(self.timeout)
+
+    @property
+    def budget_s(self) -> float | None:
+        """The budget in seconds."""
+        return None if self.budget is None else duration_s(self.budget)
 
 
 class LatencySpec(Document):
@@ -143,6 +181,19 @@ class StudySpec(Document):
             raise ValueError("a task is package.module:function or path/to/file.py:function")
         return value
 
+    @model_validator(mode="after")
+    def _rungs_ascend(self) -> StudySpec:
+        last = RungSpec(finetune_steps=self.recovery.finetune_steps)
+        for rung, above in pairwise((*(self.search.rungs or ()), last)):
+            lower, upper = ((r.finetune_steps, math.inf if r.samples is None else r.samples) for r in (rung, above))
+            if lower == upper or lower[0] > upper[0] or lower[1] > upper[1]:
+                final = " (the last one, recovery.finetune_steps and all samples)" if above is last else ""
+                raise ValueError(
+                    f"search.rungs must get dearer: {rung.name!r} comes before {above.name!r}{final}; "
+                    "give each rung more samples or more finetune_steps than the one before, and none fewer"
+                )
+        return self
+
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """The constraints, parsed."""
@@ -151,7 +202,7 @@ class StudySpec(Document):
     def identity(self) -> dict[str, Any]:
         """Return the part that makes two runs the same study: all but how long it is searched."""
         data = self.to_data()
-        for key in ("trials", "timeout"):
+        for key in ("trials", "timeout", "budget", "patience"):
             data["search"].pop(key, None)
         return data
 

@@ -34,6 +34,7 @@ from autoprune.trial.costs import Costs, TrialCosts
 from autoprune.trial.groundwork import Groundwork
 from autoprune.trial.pruned import pruned_model, recover_pruned
 from autoprune.trial.recovery import resolve_recovery
+from autoprune.trial.rungs import RungScorer
 from autoprune.trial.shipped import check_precisions, shipped
 from autoprune.trial.task import Task, check_batches, score, score_dense
 
@@ -90,6 +91,7 @@ class TrialRunner:
         recovery: With every default filled in.
         costs: What networks cost, before they are built where possible.
         devices: Further devices of the study by name.
+        rungs: Scores networks on the cheaper rungs of the study.
 
     Raises:
         UsageError: The task, its example inputs, the device or the runtime cannot be used.
@@ -108,6 +110,7 @@ class TrialRunner:
         self.model: nn.Module = copy.deepcopy(task.model).eval()
         self.data = task.calibration
         precisions = spec.space.precision if isinstance(spec.space, SpaceSpec) else ()
+        self.rungs = RungScorer(task, self.model, spec.search.rungs or ())
         if groundwork is None:
             check_batches(self.data, self.model)
             check_precisions(precisions, self.data)
@@ -152,8 +155,10 @@ class TrialRunner:
         """
         return self._measured(self.score_dense(number), None)
 
-    def run(self, config: PruningConfig, number: int, origin: str, dense: TrialRecord) -> TrialRecord:
-        """Run one trial.
+    def run(
+        self, config: PruningConfig, number: int, origin: str, dense: TrialRecord, rung: int | None = None
+    ) -> TrialRecord:
+        """Run one trial, or one rung of it.
 
         A config that breaks a bound on an exact metric stops before anything is run, and, where its costs follow from
         counts, before anything is built: its record has no score.
@@ -163,11 +168,13 @@ class TrialRunner:
             number: Optuna's trial number.
             origin: Who proposed it.
             dense: Record of the dense model.
+            rung: Number of a rung of the study; one past the last of them, or None, is the trial whole. A lower rung
+                gives the record of a trial that was stopped there: what is known of its costs, and what it scored.
 
         Raises:
             Exception: Whatever the user's code or torch raises; the study loop records it.
         """
-        return self._measured(self.score(config, number, origin, dense), dense)
+        return self._measured(self.score(config, number, origin, dense, rung), dense)
 
     def score_dense(self, number: int) -> Scored:
         """Do of :meth:`run_dense` what needs the data.
@@ -193,7 +200,9 @@ class TrialRunner:
         )
         return Scored(record, costs, self.model)
 
-    def score(self, config: PruningConfig, number: int, origin: str, dense: TrialRecord) -> Scored:
+    def score(
+        self, config: PruningConfig, number: int, origin: str, dense: TrialRecord, rung: int | None = None
+    ) -> Scored:
         """Do of :meth:`run` what needs the data."""
         clock = _Clock()
         with clock.time("cost_s"):
@@ -219,6 +228,17 @@ class TrialRunner:
         if violations or pruned is None:
             refused = TrialRecord(**shared, values=values, violations=violations, timings=Timings(**clock.parts))
             return Scored(refused, costs, None)
+        if rung is not None and rung < len(self.rungs):
+            reached = self.rungs.reach(rung, pruned, config)
+            clock.parts |= reached.seconds
+            record = TrialRecord(
+                **(shared | {"state": "pruned"}),
+                values=values,
+                recovery=reached.recovery,
+                rungs=(reached.record,),
+                timings=Timings(**clock.parts),
+            )
+            return Scored(record, costs, None)
         recovered = recover_pruned(pruned, config, self.data)
         clock.parts |= recovered.seconds
         with clock.time("recover_s"):

@@ -75,6 +75,8 @@ class Task:
             inputs. The first dimension of every tensor is the batch.
         evaluate: ``evaluate(model) -> float`` on validation data; the search sees only this.
         higher_is_better: Direction of the score (False for a loss).
+        evaluate_sample: ``evaluate_sample(model, samples) -> float``: like ``evaluate``, on so many samples of the
+            validation data, the same ones each time; for rungs that name ``samples``.
         test: Like ``evaluate`` on test data; called once for the dense model, and for each trial of the final front.
         batches: Calibration data, from the training set: an iterable that can be walked again, or a function that
             returns one. A batch is whatever ``loss`` takes; without ``loss``, inputs or (inputs, targets).
@@ -93,6 +95,7 @@ class Task:
     batches: Iterable[Any] | Callable[[], Iterable[Any]] | None = None
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     finetune: Callable[[nn.Module, int], None] | None = None
+    evaluate_sample: Callable[[nn.Module, int], float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -104,7 +107,7 @@ class Task:
             )
         if any(isinstance(leaf, Tensor) and not leaf.numel() for leaf in tree_leaves(self.example_inputs)):
             raise TaskError("Task.example_inputs holds a tensor without entries; give at least one sample")
-        for name in ("evaluate", "test", "loss", "finetune"):
+        for name in ("evaluate", "test", "loss", "finetune", "evaluate_sample"):
             value = getattr(self, name)
             if not (callable(value) or (value is None and name != "evaluate")):
                 raise TaskError(f"Task.{name} is {kind_of(value)}; give a function")
@@ -146,9 +149,9 @@ def score(evaluate: Callable[[nn.Module], float], model: nn.Module, name: str) -
     """Run one of the task's scoring functions on a model in evaluation mode, without gradients.
 
     Args:
-        evaluate: ``Task.evaluate`` or ``Task.test``.
+        evaluate: ``Task.evaluate``, ``Task.test``, or ``Task.evaluate_sample`` of a number of samples.
         model: The model to score.
-        name: "evaluate" or "test", for messages.
+        name: Its name, for messages.
 
     Raises:
         TaskError: The result is not a finite number.

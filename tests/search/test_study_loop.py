@@ -67,7 +67,7 @@ class StubRunner(TrialRunner):
             number=number, state="complete", origin="dense", config=self.dense_config, score=1.0, values=values
         )
 
-    def run(self, config, number, origin, dense):
+    def run(self, config, number, origin, dense, rung=None):
         self.runs += 1
         self.behave(self.runs)
         gone = sum(choice.fraction for _, choice in config.choices()) / 4
