@@ -99,6 +99,8 @@ class _progress_bar:  # noqa: N801 - used as a context manager, like a function
             self._bar.stop()
 
     def _show(self, progress: StudyProgress) -> None:
+        for warning in progress.warnings:
+            err.print(Text(f"Note: {warning}."), soft_wrap=True)
         volume = "-" if progress.hypervolume is None else f"{progress.hypervolume:.3f}"
         text = f"front {progress.front_size}, hypervolume {volume}, {_time_left(progress)}"
         if self._bar is not None:

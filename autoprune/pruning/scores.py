@@ -6,9 +6,9 @@ summed over the unit. Signed contributions (draws first) are summed over the uni
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from autoprune.pruning.columns import Moments
 from autoprune.pruning.criteria import CRITERIA, Evidence
 from autoprune.pruning.criteria.curvature import input_moments
 from autoprune.pruning.granularity import DEPTH, Granularity, unit_sums
+
+T = TypeVar("T")
 
 
 class Scores(Protocol):
@@ -46,6 +48,7 @@ class ScoreBook:
     _weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     _units: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     _moments: dict[bool, Mapping[str, Moments]] = field(default_factory=dict)
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def computed(self) -> Mapping[str, Mapping[str, Tensor]]:
@@ -55,6 +58,13 @@ class ScoreBook:
     def take(self, computed: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over what another book of the same model has :attr:`computed`."""
         self._weights.update(computed)
+
+    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` makes of the dense model, made once and kept under ``key``."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: T = self._kept[key]
+        return kept
 
     def missing_data(self, criterion: str) -> str:
         """Return what a criterion needs and the task does not give, as "Task.batches"; empty if nothing is missing."""

@@ -158,4 +158,5 @@ def _search(records: RunRecords) -> tuple[str, ...]:
         f"{', '.join(spec.objectives)}; constraints: {bounds}.",
         f"{len(records.trials)} trials: {states['complete']} complete ({broken} of them break a constraint), "
         f"{states['pruned']} stopped early, {states['failed']} failed.",
+        f"Ended early: {plain(records.study.stopped)}." if records.study.stopped else "",
     )

@@ -41,6 +41,9 @@ class Ledger:
         proposals: The search space.
         directory: The run directory, for the provenance of configs.
         shown: The study as it may be shown to anybody.
+
+    Attributes:
+        warnings: What the dense model showed that the user should know at once.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Ledger:
         self._records: dict[int, TrialRecord] = {}
         self._known: dict[str, int] = {}
         self._in_flight: dict[int, Trial] = {}
+        self.warnings: tuple[str, ...] = ()
         self._record_s = 0.0
         self._rungs = Rungs(self._spec) if self._spec.search.rungs else None
         self._climbing: dict[int, TrialRecord] = {}
@@ -64,12 +68,17 @@ class Ledger:
     @property
     def finished(self) -> int:
         """Trials that count: complete, failed, or stopped on a rung; no repeats."""
-        return sum(record.state != "pruned" or record.rungs is not None for record in self._records.values())
+        return sum(map(counts, self._records.values()))
 
     @property
     def in_flight(self) -> int:
         """Trials that were proposed here and are not settled."""
         return len(self._in_flight)
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds that all settled trials took, whoever ran them."""
+        return sum(record.timings.total_s for record in self._records.values())
 
     def records(self) -> RunRecords | None:
         """Return the records of all settled trials, without test scores; None before the dense model was measured."""
@@ -156,7 +165,9 @@ class Ledger:
         if job.dense is None:
             record = record.model_copy(update={"config": job.config})
             self.test(record)  # a test that cannot run is better known before the search than after
-            about = about_study(self._shown, self._runner, record, self._proposals.notes)
+            warning = self._runner.norm_warning(record.score or 0.0)
+            self.warnings = (warning,) if warning else ()
+            about = about_study(self._shown, self._runner, record, (*self._proposals.notes, *self.warnings))
             self._study.set_user_attr(storage.STUDY, about.to_data())
             started = time.perf_counter()
         timings = record.timings.model_copy(update={"propose_s": job.propose_s, "record_s": self._record_s})
@@ -173,6 +184,13 @@ class Ledger:
             self._enqueue()
         self._record_s = time.perf_counter() - started
         return record
+
+    def ended(self, why: str) -> None:
+        """Write down why the search ended before its trials were done; empty where it did not."""
+        about = storage.study_record(self._study)
+        if about is not None and (about.stopped or "") != why:
+            ended = about.model_copy(update={"stopped": why or None})
+            self._study.set_user_attr(storage.STUDY, ended.to_data())
 
     def abandon(self) -> None:
         """Close what is in flight. Without a record it counts for nothing, and is proposed again.
@@ -264,6 +282,11 @@ def read_study(study: optuna.Study) -> RunRecords | None:
             test = scores.get(str(trial.number))
             trials.append(record if test is None else record.model_copy(update={"test_score": float(test)}))
     return RunRecords(study=about, trials=tuple(trials))
+
+
+def counts(record: TrialRecord) -> bool:
+    """Whether a trial counts: complete, failed, or stopped on a rung; no repeat of another one."""
+    return record.state != "pruned" or record.rungs is not None
 
 
 def _added(so_far: TrialRecord | None, record: TrialRecord) -> TrialRecord:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from autoprune.errors import RunError
 from autoprune.search.executors import Executor, Job
-from autoprune.search.ledger import Ledger
-from autoprune.spec.front import front, hypervolume_of
+from autoprune.search.ledger import Ledger, counts
+from autoprune.spec.front import DENSE, front, hypervolume_history, hypervolume_of
 from autoprune.spec.record import TrialRecord
 from autoprune.spec.study import SearchSpec
 
@@ -21,6 +21,10 @@ MOST_FAILURES = 10
 
 MOST_REPEATS = 100
 """Repeated proposals in a row after which the space counts as exhausted."""
+
+
+LEAST_GAIN = 1e-3
+"""Share by which the hypervolume must grow for patience to begin anew."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Progress:
         elapsed_s: Wall seconds of this run of the command.
         done_here: Trials finished in this run of the command.
         last: The trial that has just finished; None at the start.
+        warnings: What the dense model showed that the user should know at once; with its trial alone.
     """
 
     finished: int
@@ -44,6 +49,27 @@ class Progress:
     elapsed_s: float
     done_here: int
     last: TrialRecord | None
+    warnings: tuple[str, ...] = ()
+
+
+class _Patience:
+    """How many trials have passed since the hypervolume grew.
+
+    Args:
+        history: Hypervolumes after each trial so far.
+    """
+
+    def __init__(self, history: Sequence[float]) -> None:
+        self.best, self.waited = 0.0, 0
+        for volume in history:
+            self.see(volume)
+
+    def see(self, volume: float) -> None:
+        """Take the hypervolume after one more trial; what grows by less than :data:`LEAST_GAIN` does not count."""
+        if volume > self.best * (1 + LEAST_GAIN):
+            self.best, self.waited = volume, 0
+        else:
+            self.waited += 1
 
 
 class Loop:
@@ -70,6 +96,10 @@ class Loop:
         self._started = time.perf_counter()
         self._begun_with = ledger.finished
         self._repeats = self._failures = 0
+        records = ledger.records()
+        if records is not None:
+            records = records.model_copy(update={"trials": tuple(filter(counts, records.trials))})
+        self._patience = _Patience(() if records is None else hypervolume_history(records))
 
     def run(self) -> str:
         """Run until the trials asked for are finished; return why it ended before, empty if it did not.
@@ -121,13 +151,21 @@ class Loop:
         timeout = self._search.timeout_s
         if timeout is not None and time.perf_counter() - self._started > timeout:
             return f"the time of {self._search.timeout} is up. {GOES_ON}"
+        budget = self._search.budget_s
+        if budget is not None and self._ledger.seconds > budget:
+            return f"the budget of {self._search.budget} of trial time is spent. Give a larger one to go on"
+        if self._search.patience is not None and self._patience.waited >= self._search.patience:
+            return (
+                f"the last {self._patience.waited} trials gained no hypervolume ({self._patience.best:.4f}). "
+                "Give more patience to go on"
+            )
         if self._repeats >= MOST_REPEATS:
             return f"{MOST_REPEATS} proposals in a row were known: the space is exhausted. Widen it to go on"
         return ""
 
     def _settled(self, record: TrialRecord) -> None:
         self._failures = self._failures + 1 if record.state == "failed" else 0
-        if record.state != "pruned" or record.rungs is not None:
+        if counts(record):
             self._report(record)
         if self._failures >= MOST_FAILURES:
             cause = (record.error or "").strip().splitlines()[-1]
@@ -138,14 +176,18 @@ class Loop:
 
     def _report(self, last: TrialRecord | None) -> None:
         records = self._ledger.records()
+        volume = None if records is None else hypervolume_of(records)
+        if last is not None:
+            self._patience.see(volume or 0.0)
         self._on_trial(
             Progress(
                 finished=self._ledger.finished,
                 wanted=self._search.trials,
                 front_size=0 if records is None else len(front(records)),
-                hypervolume=None if records is None else hypervolume_of(records),
+                hypervolume=volume,
                 elapsed_s=time.perf_counter() - self._started,
                 done_here=self._ledger.finished - self._begun_with,
                 last=last,
+                warnings=self._ledger.warnings if last is not None and last.origin == DENSE else (),
             )
         )

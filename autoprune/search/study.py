@@ -88,7 +88,7 @@ class Study:
                 ledger = Ledger(study, self.runner, self.proposals, self.directory, self._shown_spec)
                 try:
                     self._search(ledger, on_trial or (lambda _: None))
-                    if not self.stopped:
+                    if not self.stopped.endswith(GOES_ON):
                         self._score_front(study, ledger)
                 except KeyboardInterrupt:
                     ledger.abandon()
@@ -99,6 +99,7 @@ class Study:
                             ledger.abandon()
                         self._write_records(study)
                     raise
+                ledger.ended(self.stopped)
                 records = self._write_records(study)
         return [] if records is None else list(front(records))
 

@@ -126,6 +126,9 @@ class RecoverySpec(Document):
     Attributes:
         batchnorm_samples: Samples that re-estimate batch-norm statistics; 0 is off. Left out: 128 where the model has
             batch norm and the task has batches.
+        batchnorm: How: "recalibrate" estimates the statistics anew; "shift" moves the trained ones by what differs
+            between the pruned and the dense network on the same samples, so that what pruning left alone stays as it
+            was trained. Left out: recalibrate.
         finetune_steps: Optimiser steps of ``Task.finetune``, or of distillation; 0 is off.
         distill: Fine-tune on ``Task.batches`` with ``Task.loss`` and the dense network as teacher, instead of by
             ``Task.finetune``.
@@ -134,6 +137,8 @@ class RecoverySpec(Document):
     """
 
     batchnorm_samples: Annotated[int, Field(ge=0)] | None = None
+    # No default but None: a config of an older version stays the same config.
+    batchnorm: Literal["recalibrate", "shift"] | None = None
     finetune_steps: Annotated[int, Field(ge=0)] = 0
     compensate: Literal["none", "bias", "least_squares"] = "none"
     distill: DistillSpec | None = None

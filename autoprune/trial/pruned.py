@@ -72,13 +72,20 @@ def recover_pruned(pruned: PrunedModel, config: PruningConfig, data: Calibration
     done.append(finetune(pruned.model, recovery, data, pruned.plan.masks, config.seed, dense))
     times.append(time.perf_counter())
     if recovery.batchnorm_samples:
-        seen = recalibrate_batchnorm(pruned.model, data, recovery.batchnorm_samples)
-        done.append(f"batch norm recalibrated on {seen} samples")
+        done.append(_batchnorm(pruned, recovery.batchnorm, data, recovery.batchnorm_samples))
     times.append(time.perf_counter())
     pruned.model.eval()
     parts = ("compensate_s", "finetune_s", "recover_s")
     seconds = {part: after - before for part, before, after in zip(parts, times, times[1:], strict=False)}
     return Recovered(", ".join(filter(None, done)) or "none", seconds)
+
+
+def _batchnorm(pruned: PrunedModel, how: str | None, data: Calibration, samples: int) -> str:
+    if how == "shift":
+        from autoprune.trial.batchnorm import shift_batchnorm  # it takes a pruned model
+
+        return f"batch norm shifted on {shift_batchnorm(pruned, data, samples)} samples"
+    return f"batch norm recalibrated on {recalibrate_batchnorm(pruned.model, data, samples)} samples"
 
 
 def _compensate(pruned: PrunedModel, recovery: RecoverySpec) -> str:

@@ -22,13 +22,22 @@ DEFAULT_BATCHNORM_SAMPLES = 128
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
+def norms_of(model: nn.Module) -> dict[str, Any]:
+    """Return the batch norms of a model that keep statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _NORMS) and module.track_running_stats
+    }
+
+
 def resolve_recovery(spec: RecoverySpec, model: nn.Module, data: Calibration) -> RecoverySpec:
     """Return the recovery with every default filled in for this model and data.
 
     Raises:
         TaskError: The recipe asks for what the task does not give.
     """
-    has_norm = any(isinstance(module, _NORMS) and module.track_running_stats for module in model.modules())
+    has_norm = bool(norms_of(model))
     samples = spec.batchnorm_samples
     if samples is None:
         samples = DEFAULT_BATCHNORM_SAMPLES if has_norm and data.batches is not None else 0
@@ -37,6 +46,11 @@ def resolve_recovery(spec: RecoverySpec, model: nn.Module, data: Calibration) ->
     elif samples and data.batches is None:
         raise TaskError(
             f"recovery.batchnorm_samples is {samples}, and the task has no batches; give Task.batches or set it to 0"
+        )
+    if spec.batchnorm == "shift" and not samples:
+        raise TaskError(
+            "recovery.batchnorm is 'shift', and there is nothing to take the shift from; "
+            "it needs a model with batch norm, Task.batches, and batchnorm_samples above 0"
         )
     if spec.distill is not None:
         lacks = [name for name in ("batches", "loss") if getattr(data, name) is None]
@@ -127,7 +141,7 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
     Returns:
         The samples seen.
     """
-    norms = [module for module in model.modules() if isinstance(module, _NORMS) and module.track_running_stats]
+    norms = list(norms_of(model).values())
     momenta = [norm.momentum for norm in norms]
     model.eval()
     seen = 0

@@ -29,6 +29,7 @@ from autoprune.spec.objectives import SCORE, Limit
 from autoprune.spec.record import EnergyRecord, LatencyRecord, Timings, TrialRecord
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
+from autoprune.trial.batchnorm import recalibrated
 from autoprune.trial.bench import Bench
 from autoprune.trial.costs import Costs, TrialCosts
 from autoprune.trial.groundwork import Groundwork
@@ -40,6 +41,8 @@ from autoprune.trial.task import Task, check_batches, score, score_dense
 
 RUNS_INT8 = ("onnxruntime",)
 """Runtimes that measure an int8 file; beside others its latency is modelled."""
+MOST_NORM_LOSS = 0.01
+"""Share of the dense score that recalibration may cost the dense model before it is worth a sentence."""
 
 
 @dataclass
@@ -298,6 +301,21 @@ class TrialRunner:
                 "energy": energy,
                 "timings": known.timings.model_copy(update={"latency_s": seconds}),
             }
+        )
+
+    def norm_warning(self, dense_score: float) -> str:
+        """Say what recalibrating batch norm costs the dense model; empty where that is next to nothing."""
+        samples = self.recovery.batchnorm_samples
+        if not samples or self.recovery.batchnorm == "shift":
+            return ""
+        model = self.book.keep(("recalibrated", samples), lambda: recalibrated(self.model, self.data, samples))
+        value = score(self.task.evaluate, model, "evaluate")
+        lost = dense_score - value if self.task.higher_is_better else value - dense_score
+        if lost <= MOST_NORM_LOSS * abs(dense_score):
+            return ""
+        return (
+            f"recalibrating batch norm on {samples} samples costs the dense model itself {lost:.4g} of its score "
+            f"{dense_score:.4g}, and so probably every trial; try 'recovery: {{batchnorm: shift}}', or more samples"
         )
 
     def test_score(self, config: PruningConfig) -> float | None:

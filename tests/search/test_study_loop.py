@@ -21,7 +21,8 @@ from autoprune.search.ledger import Ledger, read_study
 from autoprune.search.local import LocalExecutor
 from autoprune.search.study import Study
 from autoprune.spec.config import RecoverySpec
-from autoprune.spec.record import TrialRecord
+from autoprune.spec.front import hypervolume_history
+from autoprune.spec.record import Timings, TrialRecord
 from autoprune.spec.study import StudySpec
 from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import Task
@@ -282,6 +283,47 @@ def test_the_time_may_be_up(tmp_path):
     study.run()
     assert study.stopped == "the time of 0.3s is up. The same command goes on"
     assert len(study.records().trials) < 10
+
+
+def test_the_budget_of_trial_time_may_be_spent_over_several_runs(tmp_path):
+    study = make(tmp_path, trials=500, search={"budget": "0.5s"})
+    study.runner.behave = lambda runs: time.sleep(0.05)
+    study.runner.run = spending(study.runner.run)
+    study.run()
+    assert study.stopped == "the budget of 0.5s of trial time is spent. Give a larger one to go on"
+    records = study.records()
+    spent = [t.timings.total_s for t in records.trials]
+    assert sum(spent) > 0.5 >= sum(spent) - max(spent)
+    assert records.study.stopped == study.stopped
+    again = make(tmp_path, trials=500, search={"budget": "0.5s"})
+    again.run()
+    assert again.runner.runs == 0
+    assert again.stopped == study.stopped
+
+
+def spending(run):
+    """A runner's run that tells a tenth of a second."""
+
+    def timed(*args):
+        return run(*args).model_copy(update={"timings": Timings(evaluate_s=0.1)})
+
+    return timed
+
+
+def test_patience_ends_a_search_that_gains_nothing(tmp_path):
+    study = make(tmp_path, trials=200, search={"patience": 6})
+    study.run()
+    assert study.stopped.startswith("the last 6 trials gained no hypervolume (")
+    records = study.records()
+    records = records.model_copy(update={"trials": tuple(t for t in records.trials if t.state != "pruned")})
+    history = hypervolume_history(records)
+    assert len(history) < 200
+    assert history[-1] <= history[-7] * 1.001 < history[-1] * 1.002
+    assert history[-7] > history[-8] * 1.001, "the one before the last six did gain"
+    longer = make(tmp_path, trials=len(history) + 1, search={"patience": 50})
+    longer.run()
+    assert longer.stopped == ""
+    assert longer.records().study.stopped is None
 
 
 def test_a_dense_model_that_cannot_be_scored_leaves_a_study_that_can_go_on(tmp_path):

@@ -130,7 +130,7 @@ def test_a_name_that_does_not_exist_is_told_with_its_file_and_key(tmp_path, key,
 
 def test_how_long_it_is_searched_makes_no_other_study(tmp_path):
     base = load_study(write(tmp_path)).identity()
-    assert load_study(write(tmp_path, search="{trials: 7, timeout: 1h}")).identity() == base
+    assert load_study(write(tmp_path, search="{trials: 7, timeout: 1h, budget: 2h, patience: 9}")).identity() == base
     for changes in (
         {"search": "{seed: 1}"},
         {"search": "{sampler: random}"},
