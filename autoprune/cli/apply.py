@@ -10,17 +10,26 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.cli.streams import out
-from autoprune.errors import RunError
+from autoprune.errors import RunError, UsageError
 from autoprune.spec.record import TrialRecord, read_records
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from autoprune.spec.config import PruningConfig
+    from autoprune.trial.task import Task
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--task", "reference", required=True, metavar="MODULE:FUNCTION", help="The task, as in the study.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The safetensors file to write; FILE.onnx for a config that asks for int8.",
+)
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
@@ -32,9 +41,15 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None, ma
     from autoprune.spec.config import load_config
 
     chosen = load_config(config)
+    as_int8 = output.suffix == ".onnx"
+    if as_int8 and chosen.precision != "int8":
+        raise UsageError(
+            f"{config} does not ask for int8, so what is written is safetensors, and {output} ends in .onnx; name it "
+            ".safetensors, then 'autoprune export' writes ONNX"
+        )
 
+    from autoprune.cli.int8 import quantised_drop, show_int8, write_int8
     from autoprune.cost.macs import count_macs
-    from autoprune.deploy.achieved import verify
     from autoprune.deploy.apply import apply as build
     from autoprune.deploy.save import load_pruned, save_pruned
     from autoprune.trial.task import load_task, score
@@ -46,6 +61,13 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None, ma
         task.model, chosen, task.example_inputs, batches=task.batches, loss=task.loss, finetune=task.finetune
     )
     output.parent.mkdir(parents=True, exist_ok=True)
+    asked = _trial_of(chosen, directory) or chosen
+    if as_int8:
+        quantised = write_int8(smaller, output, task, chosen)
+        show_int8(quantised)
+        _compare(smaller, asked, task, output, quantised_drop(quantised, task, task.model), max_drop)
+        out.print(Text(f"Saved: {output} (for ONNX Runtime)"), soft_wrap=True)
+        return
     size = save_pruned(smaller, output, chosen)
     loaded = load_pruned(task.model, output)  # what is told is told of the file, as its user will load it
     table = Table("", "dense", "pruned", title="Applied", title_justify="left")
@@ -62,13 +84,33 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None, ma
     table.add_row("parameters", *(f"{value:,}" for value in sizes))
     table.add_row("file", "", f"{size:,} B")
     out.print(table)
-    asked = _trial_of(chosen, directory) or chosen
-    achieved = verify(loaded, asked, task.model, task.example_inputs, drop=drop, max_drop=max_drop)
-    source = "the config" if asked is chosen else "the config and the trial's record"
+    _compare(loaded, asked, task, output, drop, max_drop)
+    out.print(Text(f"Saved: {output} (load with autoprune.load_pruned(model, {str(output)!r}))"), soft_wrap=True)
+    if chosen.precision == "int8":
+        said = f"The config asks for int8: 'autoprune export {output} --task {reference} -o FILE.onnx' writes that."
+        out.print(Text(said), soft_wrap=True)
+
+
+def _compare(
+    smaller: nn.Module,
+    asked: PruningConfig | TrialRecord,
+    task: Task,
+    output: Path,
+    drop: float,
+    max_drop: float | None,
+) -> None:
+    """Compare what was written with what was asked, and say so.
+
+    Raises:
+        RunError: It is something else.
+    """
+    from autoprune.deploy.achieved import verify
+
+    achieved = verify(smaller, asked, task.model, task.example_inputs, drop=drop, max_drop=max_drop)
+    source = "the config and the trial's record" if isinstance(asked, TrialRecord) else "the config"
     if achieved.differences:
         raise RunError(f"{output} was written, and is not what {source} asks: {achieved}")
     out.print(Text(f"Compared with {source}: {achieved}"), soft_wrap=True)
-    out.print(Text(f"Saved: {output} (load with autoprune.load_pruned(model, {str(output)!r}))"), soft_wrap=True)
 
 
 def _trial_of(config: PruningConfig, directory: Path | None) -> TrialRecord | None:

@@ -30,6 +30,7 @@ def apply(
     """Return the pruned network of a config.
 
     With the checkpoint, batches and loss of the search it is the network that the search scored, weight for weight.
+    Where the config asks for int8, it is what is quantised: :func:`autoprune.quantize` writes the file that was scored.
 
     Args:
         model: The dense network; not changed.

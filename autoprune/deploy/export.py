@@ -78,13 +78,18 @@ def export(
         tolerance: Largest relative difference allowed.
 
     Raises:
-        UsageError: Another suffix, or the packages for ONNX are missing.
+        UsageError: Another suffix, a config that asks for int8, or the packages for ONNX are missing.
         TraceError: The model cannot be exported.
         ExportError: The file does not run, or computes something else.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise UsageError(f"{path} ends in {path.suffix or 'nothing'!r}; name the file .onnx (ONNX) or .pt2 (torch)")
+    if config is not None and config.precision == "int8":
+        raise UsageError(
+            "the config asks for int8, and export writes the network as it is; use autoprune.quantize, "
+            "or leave the config out"
+        )
     kind = FORMATS[path.suffix]
     if kind == "onnx":
         need_onnx()

@@ -147,6 +147,11 @@ def trial_table(
     )
 
 
+def in_several_precisions(records: RunRecords) -> bool:
+    """Say whether a trial of the run is shipped in another number format than the dense model."""
+    return any(trial.config is not None and trial.config.precision != "fp32" for trial in records.trials)
+
+
 def to_markdown(table: Table) -> str:
     """Return a GitHub table; text of users is escaped."""
     lines = [
@@ -225,7 +230,12 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         spread = f"{number(t.energy.low_mj)}–{number(t.energy.high_mj)}" if t.energy else ""
         return Cell(value, spread, relative=share("energy_mj", t))
 
+    def precision(t: TrialRecord) -> Cell:
+        return Cell(t.config.precision if t.config is not None and mixed else MISSING)
+
+    mixed = in_several_precisions(records)
     listed: list[tuple[Column, Render]] = [
+        (Column("precision", numeric=False), precision),
         (Column("score"), lambda t: Cell(scores.score(t.score))),
         (Column("drop"), drop),
         (Column("test score"), lambda t: Cell(scores.score(t.test_score))),

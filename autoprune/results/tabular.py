@@ -16,6 +16,7 @@ from typing import Any, Literal
 from autoprune.errors import UsageError
 from autoprune.results.export import config_path
 from autoprune.results.picks import picks
+from autoprune.results.table import in_several_precisions
 from autoprune.spec.front import front
 from autoprune.spec.record import RunRecords, TrialRecord
 
@@ -110,6 +111,8 @@ def _fields(records: RunRecords, trials: Sequence[TrialRecord]) -> tuple[Field, 
         column("energy_low_mj", "number", of("energy", "low_mj")),
         column("energy_high_mj", "number", of("energy", "high_mj")),
     ]
+    if in_several_precisions(records):
+        listed.append(column("precision", "text", lambda t: t.config.precision if t.config is not None else None))
     if any(trial.prediction is not None for trial in records.trials):
         listed += [
             column("predicted_latency_ms", "number", of("prediction", "ms")),

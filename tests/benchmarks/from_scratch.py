@@ -101,13 +101,13 @@ def main():
     took = time.perf_counter() - began
     text = f"""# Trained from scratch: every method against random masks
 
-The bundled digits (900 images for training, 897 for validation), a network 64-48-32-10, with batch norm where channels
-go; the first two layers lose the same share. All are trained from scratch for {STEPS} steps of batch 64, SGD with
-momentum 0.9 under a cosine from 0.1, which converges; masks change between 10 % and 75 % of the steps (RigL and SET:
-at their sparsity from the first step on). Lottery tickets take four trainings more, without a cosine, as published. Validation
-accuracy in %, mean of seeds 0 to {arguments.seeds - 1} (lowest to highest). "gradual" is magnitude under the cubic
-schedule. The last column: in how many of the pairs of sparsity and seed a row beats random masks of the same seed under
-the cubic schedule.
+The bundled digits (900 images for training, 897 for validation), a network 64-48-32-10, with batch norm where
+channels go; the first two layers lose the same share. All are trained from scratch for {STEPS} steps of batch 64, SGD
+with momentum 0.9 under a cosine from 0.1, which converges; masks change between 10 % and 75 % of the steps (RigL and
+SET: at their sparsity from the first step on). Lottery tickets take four trainings more, without a cosine, as
+published. Validation accuracy in %, mean of seeds 0 to {arguments.seeds - 1} (lowest to highest). "gradual" is
+magnitude under the cubic schedule. The last column: in how many of the pairs of sparsity and seed a row beats random
+masks of the same seed under the cubic schedule.
 
 ```
 python tests/benchmarks/from_scratch.py

@@ -45,8 +45,30 @@ def test_from_a_config_to_files_of_other_runtimes(run, tmp_path):
     assert record["size_bytes"] < (tmp_path / "q.onnx").stat().st_size
 
 
+def test_a_config_that_asks_for_int8_gives_the_int8_file(run, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text((TESTS / "golden" / "config-1.yaml").read_text() + "precision: int8\n")
+    code, said, _ = run("apply", config, "--task", TASK, "-o", "p.safetensors")
+    assert code == 0
+    assert "The config asks for int8: 'autoprune export p.safetensors" in said
+    code, said, _ = run("export", "p.safetensors", "--task", TASK, "-o", "there.onnx")
+    assert code == 0
+    code, said, _ = run("apply", config, "--task", TASK, "-o", "here.onnx")
+    assert code == 0
+    assert "Compared with the config: as asked" in said
+    there, here = (onnx.load(name) for name in ("there.onnx", "here.onnx"))
+    assert [value.raw_data for value in here.graph.initializer] == [value.raw_data for value in there.graph.initializer]
+    assert any(value.data_type == onnx.TensorProto.INT8 for value in here.graph.initializer)
+    code, _, said = run("export", "p.safetensors", "--task", TASK, "-o", "n.pt2")
+    assert code == 2
+    assert "int8 networks are ONNX files, name it .onnx" in said
+
+
 def test_wrong_use_is_one_sentence(run):
     config = TESTS / "golden" / "config-1.yaml"
+    code, _, said = run("apply", config, "--task", TASK, "-o", "p.onnx")
+    assert code == 2
+    assert "does not ask for int8" in said
     code, _, said = run("apply", config, "--task", TASK, "-o", "p.safetensors", "--max-drop", "0")
     assert code == 1
     assert "the accuracy drop is " in said
