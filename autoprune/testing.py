@@ -18,7 +18,10 @@ from autoprune.graph.trace import fingerprint
 from autoprune.pruning.criteria import Criterion, Evidence
 from autoprune.pruning.granularity import Granularity, removed_count
 from autoprune.pruning.proof import half_of_each, surgery_error
-from autoprune.spec.config import ModelIdentity, PruningConfig
+from autoprune.search.loggers import Logger, Standing
+from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig
+from autoprune.spec.record import RunRecords, StudyRecord, TrialRecord
+from autoprune.spec.study import StudySpec
 from autoprune.training.methods import Method
 from autoprune.training.schedules import CubicSchedule, Schedule
 
@@ -137,3 +140,40 @@ def check_method(make: Callable[[], Method], layers: Mapping[str, Any], steps: i
         assert abs(layer.masked - layer.wanted) < 0.1, "the config's sparsity is reached"
     assert list(whole[0].state_dict()) == list(dense.state_dict()), "the model keeps its names"
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in whole[0].modules()), "and no hooks"
+
+
+def check_logger(make: Callable[[], Logger]) -> None:
+    """Check a logger: it takes every kind of trial, and one made anew at the same place knows what was told there.
+
+    Args:
+        make: Opens the same, at first empty, place at each call.
+    """
+    config = PruningConfig(
+        model=ModelIdentity(fingerprint="check"),
+        layers={"stem.conv": (LayerChoice(granularity="channel", criterion="magnitude_l2", sparsity=0.5),)},
+    )
+    complete = TrialRecord(
+        number=0, state="complete", origin="tpe", config=config, values={"macs": 5.0, "accuracy_drop": -0.1}, score=0.9
+    )
+    refused = TrialRecord(number=1, state="complete", origin="tpe", values={"macs": 9.0}, violations={"macs": 4.0})
+    failed = TrialRecord(number=2, state="failed", origin="tpe", error="Traceback\nValueError: no <data>")
+    study = StudyRecord(
+        spec=StudySpec(task="a:b", space="channels"),
+        device_title="",
+        fingerprint="check",
+        dense_score=0.8,
+        higher_is_better=True,
+    )
+    first = make()
+    assert first.known() == frozenset(), "an empty place knows no trial"
+    first.log(complete, Standing(front_size=1, hypervolume=0.25))
+    first.log(refused, Standing(front_size=1, hypervolume=None))
+    first.close(None)
+    again = make()
+    assert again.known() == {0, 1}, "a search that goes on finds what it told before"
+    again.log(failed, None)
+    tested = complete.model_copy(update={"test_score": 0.85})
+    again.close(RunRecords(study=study, trials=(tested, refused, failed)))
+    last = make()
+    assert last.known() == {0, 1, 2}, "trials of every state are told"
+    last.close(RunRecords(study=study, trials=(tested, refused, failed)))

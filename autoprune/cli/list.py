@@ -8,7 +8,18 @@ from rich.text import Text
 
 from autoprune.cli.streams import out
 
-_KINDS = ("devices", "spaces", "criteria", "granularities", "runtimes", "samplers", "metrics", "schedules", "methods")
+_KINDS = (
+    "devices",
+    "spaces",
+    "criteria",
+    "granularities",
+    "runtimes",
+    "samplers",
+    "metrics",
+    "schedules",
+    "methods",
+    "loggers",
+)
 
 
 @click.command(name="list")
@@ -59,6 +70,10 @@ def _entries(kind: str) -> list[tuple[str, str]]:
         from autoprune.search.samplers import SAMPLERS
 
         return [(name, entry.summary) for name, entry in SAMPLERS]
+    if kind == "loggers":
+        from autoprune.search.loggers import LOGGERS
+
+        return [(name, place.summary) for name, place in LOGGERS]
     if kind == "schedules":
         from autoprune.training.schedules import SCHEDULES
 

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run directory  [default: runs/<name of STUDY>]")
 @click.option("--trials", type=click.IntRange(min=1), help="Finished trials wanted, instead of the study's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the study's.")
-def search(study: Path, output: Path | None, trials: int | None, seed: int | None) -> None:
+@click.option(
+    "--log",
+    "places",
+    multiple=True,
+    metavar="KEY:WHERE",
+    help="Tell trials to mlflow:URI or tensorboard:FOLDER too; may be repeated.",
+)
+def search(study: Path, output: Path | None, trials: int | None, seed: int | None, places: tuple[str, ...]) -> None:
     """Run the study in STUDY (a YAML file), or go on with it.
 
     The run directory gets study.yaml, study.db, records.jsonl and report/. Killing the process loses at most the trial
@@ -40,6 +47,8 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
     from autoprune.results.report import write_report
     from autoprune.results.summary import headline
     from autoprune.results.table import front_table, to_rich
+    from autoprune.search.loggers import LoggedRun, Standing
+    from autoprune.search.loggers.guard import Loggers
     from autoprune.search.study import Study
     from autoprune.trial.task import load_task
 
@@ -47,14 +56,25 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
         directory.mkdir(parents=True, exist_ok=True)
         task: Task = load_task(spec.task, directory)
         run = Study(task, spec, directory)
+    logs = Loggers(
+        places, LoggedRun(directory, run.spec), lambda said: err.print(Text(f"Note: {said}."), soft_wrap=True)
+    )
     groups, layers = run.runner.graph.groups, run.runner.graph.layers
     err.print(f"{len(layers)} layers, {len(groups)} groups of coupled channels; {run.runner.proof}.")
     try:
         with _progress_bar(spec.search.trials) as show:
-            run.run(show)
+
+            def tell(progress: StudyProgress) -> None:
+                show(progress)
+                if progress.last is not None:
+                    logs.log(progress.last, Standing(progress.front_size, progress.hypervolume))
+
+            run.run(tell)
     except UsageError:
+        logs.close(None)
         raise
     except Exception:
+        logs.close(None)
         with suppress(AutopruneError, OSError):  # what went wrong first is what is told
             write_report(run.records(), directory / "report")
         raise
@@ -63,6 +83,8 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
     if not (directory / "records.jsonl").is_file():
         raise RunError("the search was stopped before the dense model was measured; run the same command again")
     records = run.records()
+    logs.catch_up(records.trials)
+    logs.close(records)
     paths = write_report(records, directory / "report")
     out.print(to_rich(front_table(records), out.width))
     told = headline(records)
