@@ -12,7 +12,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     Returns:
         -1 to 1; NaN where there is no order to compare: fewer than two values, or all of one side equal.
     """
-    first, second = _ranks(np.asarray(a, dtype=float)), _ranks(np.asarray(b, dtype=float))
+    first, second = ranks(a), ranks(b)
     if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
         return float("nan")
     return float(np.corrcoef(first, second)[0, 1])
@@ -46,7 +46,8 @@ def order_margin(a: ArrayLike, b: ArrayLike, kept: float) -> float:
     return float(gaps[end]) if end < gaps.size else 0.0
 
 
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks
+def ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the ranks 1, 2, 3, ... of a sequence (n,), smallest first; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+    shared: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return shared

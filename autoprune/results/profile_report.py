@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from autoprune.errors import RunDirectoryError, StorageError
-from autoprune.results.profile_plots import profile_plots
+from autoprune.results.page.assets import FIGURE_SCRIPTS, FIGURE_STYLES, assets
+from autoprune.results.page.dense import profile_figures
 from autoprune.results.profile_tables import (
     device_table,
     headline,
@@ -20,7 +19,6 @@ from autoprune.results.profile_tables import (
     payoff_table,
     staircase_table,
 )
-from autoprune.results.report import figures_json, page_scripts, script_hash
 from autoprune.results.templating import template
 from autoprune.spec.profile import ProfileRecord
 from autoprune.spec.record import write_whole
@@ -65,14 +63,10 @@ def write_profile(profile: ProfileRecord, directory: Path) -> ProfilePaths:
 
 def render_profile_html(profile: ProfileRecord) -> str:
     """Return the page: self-contained, without network, every text of users escaped."""
-    drawn = profile_plots(profile)
-    scripts = page_scripts() if drawn else ()
+    figures = profile_figures(profile)
+    data = {"figures": [figure.to_data() for figure in figures]}
     return template("profile.html.j2").render(
-        **_content(profile),
-        plots=drawn,
-        figures=figures_json(drawn),
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own text and plotly's library
-        script_hashes=[script_hash(script) for script in scripts],
+        **_content(profile), assets=assets(data, FIGURE_SCRIPTS, FIGURE_STYLES), figures=figures
     )
 
 

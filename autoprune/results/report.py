@@ -5,27 +5,19 @@ The same records give the same bytes: nothing in it depends on when or where it 
 
 from __future__ import annotations
 
-import base64
 import errno
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-
-from markupsafe import Markup
 
 from autoprune.errors import RunDirectoryError, StorageError
 from autoprune.results.configs import config_texts
-from autoprune.results.content import content
 from autoprune.results.export import front_json
 from autoprune.results.markdown import render_markdown
+from autoprune.results.page.render import render_html
 from autoprune.results.pictures import FOLDER, pictures
-from autoprune.results.plots import Plot, plots
 from autoprune.results.tabular import front_csv, trials_csv
-from autoprune.results.templating import TEMPLATES, template
 from autoprune.spec.record import RunRecords, write_whole
 
 _CONFIG_NAME = re.compile(r"\d{3,}\.yaml")
@@ -114,43 +106,3 @@ def stale(directory: Path, texts: Mapping[str, str]) -> tuple[str, ...]:
         if pattern.fullmatch(path.name)
     )
     return tuple(sorted(name for name in names if name not in texts))
-
-
-def render_html(records: RunRecords) -> str:
-    """Return the page: self-contained, without network, every text of users escaped.
-
-    A content security policy lets run only the two scripts that the page is built with, by their hashes.
-    """
-    drawn = plots(records)
-    scripts = page_scripts() if drawn else ()
-    return template("report.html.j2").render(
-        **content(records),
-        plots=drawn,
-        figures=figures_json(drawn),
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own text and plotly's library
-        script_hashes=[script_hash(script) for script in scripts],
-    )
-
-
-def figures_json(drawn: tuple[Plot, ...]) -> Markup:
-    """Return the figures as JSON that no HTML parser mistakes for markup."""
-    text = "[" + ",".join(f'{{"id":{json.dumps(p.key)},"height":{p.height},"figure":{p.figure}}}' for p in drawn) + "]"
-    for mark in "<>&\u2028\u2029":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)  # noqa: S704 - no markup can be left in it
-
-
-def page_scripts() -> tuple[str, ...]:
-    """Return the two scripts that a page with plots is built with: plotly's library and our own."""
-    return _plotly_js(), (TEMPLATES / "plots.js").read_text(encoding="utf-8")
-
-
-def _plotly_js() -> str:
-    # Not plotly.offline.get_plotlyjs: that imports IPython where it is installed.
-    text = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    return re.sub(r"</(?=script)", r"<\\/", text.replace("\r\n", "\n"), flags=re.IGNORECASE)
-
-
-def script_hash(script: str) -> str:
-    """Return the hash by which a content security policy lets a script run."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -200,7 +201,7 @@ class PruningConfig(Document):
             for choice in choices:
                 yield name, choice
 
-    @property
+    @cached_property
     def signature(self) -> str:
         """Text that two configs share when they do the same; where a config comes from is not what it does."""
         return self.model_copy(update={"provenance": None}).to_json()

@@ -30,18 +30,16 @@ class Document(BaseModel):
 
     def to_yaml(self) -> str:
         """Return YAML that YAML 1.1 and 1.2 readers understand alike."""
-        return yaml.dump(
-            self.to_data(),
-            Dumper=_Dumper,
-            sort_keys=False,
-            allow_unicode=True,
-            default_flow_style=None,
-            width=120,
-        )
+        return yaml_text(self.to_data())
 
     def to_json(self) -> str:
         """Return compact JSON on one line."""
         return json.dumps(self.to_data(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def yaml_text(data: dict[str, Any]) -> str:
+    """Return plain data as YAML that YAML 1.1 and 1.2 readers understand alike."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 D = TypeVar("D", bound=Document)

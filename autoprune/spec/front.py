@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,10 @@ def dense_trial(records: RunRecords) -> TrialRecord | None:
 
 
 def candidates(records: RunRecords) -> tuple[TrialRecord, ...]:
-    """Return the feasible trials that have every objective, by number; of repeated configs the first."""
+    """Return the feasible trials whose objectives are all finite numbers, by number; of repeated configs the first."""
     first: dict[str, TrialRecord] = {}
     for trial in _ordered(records):
-        if trial.feasible and all(name in trial.values for name in records.study.spec.objectives):
+        if trial.feasible and all(isfinite(trial.values.get(name, nan)) for name in records.study.spec.objectives):
             first.setdefault(trial.config.signature if trial.config else f"trial {trial.number}", trial)
     return tuple(first.values())
 

@@ -258,17 +258,17 @@ def with_findings(records: RunRecords, devices: tuple[str, ...] = ("raspberry-pi
                 macs=DENSE["macs"] / len(names),
                 params=1000,
                 weight_bytes=4000.0,
-                activation_bytes=9000.0,
+                activation_bytes=9000.0 * (1 + i % 4),
                 dram_bytes=13000.0,
-                measured=LayerShare(share=ratio(0.9 / len(names)), ms=latency * 0.9 / len(names)),
+                measured=LayerShare(share=ratio(0.9 / len(names)), ms=latency * (0.5 + 0.8 * (i % 3) / 2) / len(names)),
                 modelled_ms=latency * 0.8 / len(names),
                 launch_ms=0.01,
                 compute_ms=0.2,
                 memory_ms=0.1,
-                bound="compute",
+                bound=("compute", "memory", "launch")[i % 3],
                 energy_mj=2.0,
             )
-            for name in names
+            for i, name in enumerate(names)
         ),
     )
     damage = tuple(
@@ -320,8 +320,18 @@ def with_findings(records: RunRecords, devices: tuple[str, ...] = ("raspberry-pi
             return trial
         ms, drop = trial.latency.ms, trial.values["accuracy_drop"]
         turned = 1.6 - trial.latency.ratio * 0.6  # on the last device the order is turned round
+        layers = {
+            name: layer.model_copy(
+                update={
+                    "dram_bytes": 2e4 + layer.macs * 0.02,
+                    "predicted_ms": 0.02 + layer.macs / DENSE["macs"] * latency,
+                }
+            )
+            for name, layer in trial.layers.items()
+        }
         return trial.model_copy(
             update={
+                "layers": layers,
                 "prediction": Prediction(ms=ms * 1.1, low_ms=ms * 0.9, high_ms=ms * 1.3, source="60 layers"),
                 "rungs": (
                     RungRecord(name="256 samples", score=trial.score, drop=drop + rng.gauss(0, 0.002), seconds=0.5),
