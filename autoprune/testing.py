@@ -6,13 +6,18 @@ Each raises ``AssertionError`` with the rule that was broken.
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Mapping
+from math import isclose
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from autoprune.cost.meters import Meter, ModelInputs
 from autoprune.deploy.sparsifier import Sparsifier
+from autoprune.errors import MeterError
 from autoprune.graph.groups import find_groups
 from autoprune.graph.trace import fingerprint
 from autoprune.pruning.criteria import Criterion, Evidence
@@ -20,6 +25,7 @@ from autoprune.pruning.granularity import Granularity, removed_count
 from autoprune.pruning.proof import half_of_each, surgery_error
 from autoprune.search.loggers import Logger, Standing
 from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig
+from autoprune.spec.latency import LatencySpec
 from autoprune.spec.record import RunRecords, StudyRecord, TrialRecord
 from autoprune.spec.study import StudySpec
 from autoprune.training.methods import Method
@@ -177,3 +183,75 @@ def check_logger(make: Callable[[], Logger]) -> None:
     last = make()
     assert last.known() == {0, 1, 2}, "trials of every state are told"
     last.close(RunRecords(study=study, trials=(tested, refused, failed)))
+
+
+def check_meter(make: Callable[[LatencySpec], Meter], runtime: str = "torch", budget_s: float = 0.2) -> None:
+    """Check a runtime: a pair of networks and one alone, on a small convolutional network and a narrower one.
+
+    Ratios and intervals follow from the samples, conditions are those that were asked for, a missed precision says so,
+    an input without samples is refused, and models, flags, threads and modes are as they were.
+
+    Args:
+        make: Returns the meter for a ``latency`` section, as the registry's factory does; the section is this
+            function's own but for what ``make`` changes.
+        runtime: Its registry key.
+        budget_s: Of one measurement.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dense, narrow = _convolutions(16), _convolutions(8)
+        image = torch.randn(1, 3, 16, 16)
+    inputs = ModelInputs((image,))
+    dense.train()
+    dense[1].eval()
+    state = {name: value.clone() for name, value in dense.state_dict().items()}
+    flags = [module.training for module in dense.modules()]
+    threads = torch.get_num_threads()
+    asked = LatencySpec.model_construct(runtime=runtime, batch=2, half_width=0.9, budget_s=budget_s)
+    meter = make(asked)
+    pairs = [meter.measure_pair(dense, narrow, inputs), meter.measure_pair(dense, dense, inputs)]
+    alone = meter.measure(narrow, inputs, budget_s)
+
+    assert [module.training for module in dense.modules()] == flags, "training flags are put back"
+    assert all(torch.equal(value, state[name]) for name, value in dense.state_dict().items()), "weights stay"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in dense.modules()), "no hooks stay"
+    assert torch.get_num_threads() == threads, "threads are put back"
+    assert gc.isenabled(), "the garbage collector is put back"
+    assert not torch.is_inference_mode_enabled(), "inference mode is left"
+    for found in pairs:
+        samples = np.array(found.samples_s)
+        assert samples.shape == (found.pairs, 2), "the samples are the pairs, for recordings"
+        assert bool((samples > 0).all()), "samples are positive seconds"
+        assert isclose(found.ratio, np.median(samples[:, 1] / samples[:, 0])), "the ratio is the median of the pairs'"
+        assert found.low <= found.ratio <= found.high, "the ratio lies in its interval"
+        assert isclose(found.dense_ms, 1e3 * np.median(samples[:, 0])), "dense_ms is the median in ms"
+        assert isclose(found.candidate_ms, 1e3 * np.median(samples[:, 1])), "candidate_ms is the median in ms"
+        assert found.candidate_p99_ms is None or found.candidate_p90_ms <= found.candidate_p99_ms, "percentiles rise"
+        assert found.outliers is None or found.outliers >= 0, "outliers are counted"
+        assert found.meter, "every number names its meter"
+        assert found.converged == (not found.reason), "a missed precision says why, a reached one nothing"
+        conditions = found.conditions
+        assert conditions is not None, "what was set is told"
+        assert (conditions.batch, conditions.dtype) == (2, "float32"), "batch and type are those that were asked for"
+        assert conditions.threads in (None, 1), "threads are those that were asked for, or none were"
+        assert found.to_record(1.0).ms == found.ratio, "the record's latency is the ratio times the study's dense one"
+    assert alone.low_ms <= alone.ms <= alone.high_ms, "the median lies in its interval"
+    assert len(alone.samples_s) == alone.samples > 0, "samples of one network alone are kept"
+    assert alone.meter, "every number names its meter"
+    hopeless = make(asked.model_copy(update={"half_width": 1e-9, "budget_s": 1e-9})).measure_pair(dense, narrow, inputs)
+    assert not hopeless.converged, "a precision that was not reached is told"
+    assert hopeless.reason, "with its reason"
+    try:
+        meter.measure_pair(dense, narrow, ModelInputs((image[:0],)))
+    except MeterError:
+        pass
+    else:
+        raise AssertionError("an input without a sample is a MeterError")
+    other = meter.measure_pair(dense, narrow[0], inputs, ModelInputs((image[:, :, :8],)))
+    assert other.ratio > 0, "a candidate may take other inputs than the reference"
+
+
+def _convolutions(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3), nn.Flatten()
+    )

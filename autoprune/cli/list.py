@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 from rich.table import Table
 from rich.text import Text
 
 from autoprune.cli.streams import out
+
+if TYPE_CHECKING:
+    from autoprune.spec.hardware import DeviceProfile
 
 _KINDS = (
     "devices",
@@ -32,13 +37,24 @@ def list_(kind: str) -> None:
     out.print(table)
 
 
+def _how(profile: DeviceProfile) -> str:
+    if not profile.meters:
+        return "modelled, or measured by a command"
+    listed = ", ".join(profile.meters)
+    return f"measured by {listed}" + (" where the GPU is, else modelled" if profile.gpu else "")
+
+
+def _availability(lacking: str) -> str:
+    return f"Not here: {lacking}." if lacking else "Ready."
+
+
 def _entries(kind: str) -> list[tuple[str, str]]:
     if kind == "devices":
         from autoprune.spec.hardware import load_device
         from autoprune.spec.library import names
 
         profiles = [(name, load_device(name)) for name in names("hw_models")]
-        return [(name, f"{p.title}; latency {'measured' if p.meters else 'modelled'}") for name, p in profiles]
+        return [(name, f"{p.title}; latency {_how(p)}") for name, p in profiles]
     if kind == "spaces":
         from autoprune.spec.document import load_document
         from autoprune.spec.library import find, names
@@ -64,8 +80,12 @@ def _entries(kind: str) -> list[tuple[str, str]]:
         return catalogue()
     if kind == "runtimes":
         from autoprune.cost.meters import RUNTIMES
+        from autoprune.cost.meters.protocol import missing
 
-        return [(name, (meter.__doc__ or "").splitlines()[0]) for name, meter in RUNTIMES]
+        return [
+            (name, f"{(meter.__doc__ or '').splitlines()[0]} {_availability(missing(meter))}")
+            for name, meter in RUNTIMES
+        ]
     if kind == "samplers":
         from autoprune.search.samplers import SAMPLERS
 

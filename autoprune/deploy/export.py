@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from autoprune.errors import ExportError, UsageError, one_line
 from autoprune.graph.export import exported_program, need_onnx, onnx_bytes
-from autoprune.graph.session import Runner, relative_difference, run_onnx
+from autoprune.graph.session import Runner, largest_difference, run_onnx
 from autoprune.graph.trace import evaluation_mode, output_tensors
 from autoprune.spec.config import PruningConfig
 from autoprune.trial.task import positional
@@ -146,12 +146,7 @@ def _run_program(data: bytes) -> tuple[Runner, str]:
 def _difference(model: nn.Module, run: Runner, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
     with evaluation_mode(model), torch.no_grad():
         wanted = output_tensors(model(*args, **kwargs))
-    found = run(args, kwargs)
-    if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
-        return float("inf")
-    return max(
-        (relative_difference(a.cpu(), b.cpu()) for a, b in zip(found, wanted, strict=True) if b.numel()), default=0.0
-    )
+    return largest_difference(run(args, kwargs), wanted)
 
 
 def _on_cpu(leaf: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,24 @@ from autoprune.graph.export import onnx_feed
 Runner = Callable[[tuple[Any, ...], Mapping[str, Any]], list[Tensor]]
 
 
+def onnx_session(data: bytes, threads: int = 1) -> Any:
+    """Return an ONNX Runtime session on the CPU.
+
+    Args:
+        data: The file.
+        threads: Of one operator; operators run one after another.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; what it says of its own optimisations is no news
+    # Threads spin for work inside a run; after it they would take the cores from whatever runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
 def run_onnx(data: bytes, threads: int = 1) -> tuple[Runner, str]:
     """Return what runs an ONNX file on the CPU, and its name.
 
@@ -24,10 +42,7 @@ def run_onnx(data: bytes, threads: int = 1) -> tuple[Runner, str]:
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; what it says of its own optimisations is no news
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(data, threads)
     names = [item.name for item in session.get_inputs()]
 
     def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -40,6 +55,14 @@ def relative_difference(found: Tensor, wanted: Tensor) -> float:
     """Return the largest absolute difference over the largest absolute value wanted; inf where one is not finite."""
     gap = float((found.double() - wanted.double()).abs().max())
     return gap / (float(wanted.double().abs().max()) or 1.0) if gap == gap else float("inf")
+
+
+def largest_difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """Return the largest relative difference over all outputs; inf where they differ in number or shape."""
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
+        return float("inf")
+    pairs = [(a.cpu(), b.cpu()) for a, b in zip(found, wanted, strict=True) if b.numel()]
+    return max((relative_difference(a, b) for a, b in pairs), default=0.0)
 
 
 class OnnxModule(nn.Module):

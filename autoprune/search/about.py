@@ -18,7 +18,7 @@ from autoprune.spec.objectives import SCORE
 from autoprune.spec.record import GroupRecord, StudyRecord, TrialRecord
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
-from autoprune.trial.runner import RUNS_INT8, TrialRunner
+from autoprune.trial.runner import RUNS_INT8, TrialRunner, runs_int8
 
 
 def identity(spec: StudySpec, runner: TrialRunner) -> dict[str, Any]:
@@ -67,7 +67,10 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
         blocks = [block.name for stage in graph.stages.values() for block in stage.blocks]
         said.append(f"residual blocks that the identity may replace (granularity depth): {', '.join(blocks)}")
     if dense.latency is None or not dense.latency.pairs:
-        said.append(f"latency is modelled: {runner.profile.title} is not measured from here, so it only ranks")
+        title = runner.profile.title
+        said.append(
+            runner.modelled_because or f"latency is modelled: {title} is not measured from here, so it only ranks"
+        )
     said += _said_of_int8(spec, runner)
     if runner.devices:
         said.append(f"latency and energy on {', '.join(runner.devices)} are modelled, so they only rank")
@@ -91,7 +94,7 @@ def _said_of_int8(spec: StudySpec, runner: TrialRunner) -> list[str]:
     if not (isinstance(spec.space, SpaceSpec) and "int8" in spec.space.precision):
         return []
     said = []
-    if runner.meter is not None and spec.latency.runtime not in RUNS_INT8:
+    if runner.meter is not None and not runs_int8(spec.latency):
         said.append(
             f"latency of int8 networks is modelled, for runtime {spec.latency.runtime} does not run them: it ranks "
             f"(latency.runtime {RUNS_INT8[0]} measures it)"

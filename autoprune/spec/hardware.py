@@ -267,6 +267,7 @@ class DeviceProfile(Document):
         sparse_support: Patterns that pay.
         meters: Runtimes that can measure on this device from here; empty: latency is modelled.
         detect: Sizes and counts are read from the machine at hand when the profile is used.
+        gpu: Name that CUDA gives this device; it is measured where a GPU of that name is, and modelled elsewhere.
         calibration: How the figures were fitted; absent: they only rank.
     """
 
@@ -280,6 +281,7 @@ class DeviceProfile(Document):
     sparse_support: tuple[SparseSupport, ...] = ()
     meters: tuple[str, ...] = ()
     detect: bool = False
+    gpu: Annotated[str, Field(min_length=1)] | None = None
     calibration: Calibration | None = None
 
     @model_validator(mode="after")

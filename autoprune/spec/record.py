@@ -32,19 +32,19 @@ class LatencyConditions(Document):
     Attributes:
         runtime: Registry key of what executed the model.
         batch: Samples per run.
-        threads: CPU threads of the runtime.
+        threads: CPU threads of the runtime; absent where a command chooses them itself.
         dtype: Floating type that the model computed in.
         affinity: CPU cores that the process was pinned to; absent: all that it may use.
     """
 
     runtime: str
     batch: int
-    threads: int
+    threads: int | None = None
     dtype: str
     affinity: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        threads = "its own threads" if self.threads is None else f"{self.threads} thread{'s' * (self.threads != 1)}"
         cores = "" if self.affinity is None else f" on core{'s' * (len(self.affinity) != 1)} "
         return f"{threads}{cores}{' '.join(map(str, self.affinity or ()))}, batch {self.batch}, {self.dtype}"
 
@@ -70,6 +70,7 @@ class LatencyRecord(Document):
         prepare_s: Seconds of compiling or exporting, which are in no sample.
         reason: Why the interval is not as narrow as asked, and what to do; absent where it is.
         conditions: What was set; absent for a modelled latency.
+        retries: Calls of a command that failed and were repeated; absent for other runtimes.
     """
 
     ms: float
@@ -89,6 +90,7 @@ class LatencyRecord(Document):
     prepare_s: float | None = None
     reason: str | None = None
     conditions: LatencyConditions | None = None
+    retries: int | None = None
 
 
 class EnergyRecord(Document):

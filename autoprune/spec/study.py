@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,23 +14,11 @@ from autoprune.errors import SpecError, UnknownNameError
 from autoprune.spec import library
 from autoprune.spec.config import RecoverySpec
 from autoprune.spec.document import Document, load_document
+from autoprune.spec.latency import LatencySpec, duration_s
 from autoprune.spec.objectives import Bound, check_objectives, parse_bound
 from autoprune.spec.space import Precisions, SpaceSpec
 
-_DURATION = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)\s*$")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def duration_s(text: str) -> float:
-    """Return the seconds of "90s", "30m" or "2h".
-
-    Raises:
-        ValueError: It is none.
-    """
-    match = _DURATION.match(text)
-    if match is None:
-        raise ValueError("a time is a number with s, m or h, as in 90s, 30m or 2h")
-    return float(match.group(1)) * _SECONDS[match.group(2)]
+__all__ = ["LatencySpec", "SearchSpec", "StudySpec", "duration_s", "load_study", "resolve_study"]
 
 
 class RungSpec(Document):
@@ -96,29 +83,6 @@ class SearchSpec(Document):
     def budget_s(self) -> float | None:
         """The budget in seconds."""
         return None if self.budget is None else duration_s(self.budget)
-
-
-class LatencySpec(Document):
-    """How latency is measured.
-
-    Attributes:
-        runtime: Registry key of what executes the model.
-        batch: Samples per run; the example inputs are repeated or cut to it.
-        threads: CPU threads of the runtime.
-        half_width: Wanted half-width of the 95 % interval of the ratio to dense (0.02 is +-2 %).
-        budget_s: Seconds after which one measurement ends in any case; compiling and exporting are not counted.
-        dtype: Floating type that a copy of the model is cast to for the measurement; left out: the model's own.
-        affinity: CPU cores that this process is pinned to while it measures; left out: all that it may use.
-    """
-
-    runtime: str = "torch"
-    batch: Annotated[int, Field(ge=1)] = 1
-    threads: Annotated[int, Field(ge=1)] = 1
-    half_width: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    budget_s: Annotated[float, Field(gt=0)] = 3.0
-    # No default but None below: a study of an older version stays the same study.
-    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
-    affinity: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
 
 
 class StudySpec(Document):
@@ -200,10 +164,11 @@ class StudySpec(Document):
         return tuple(parse_bound(metric, text) for metric, text in self.constraints.items())
 
     def identity(self) -> dict[str, Any]:
-        """Return the part that makes two runs the same study: all but how long it is searched."""
+        """Return the part that makes two runs the same study: all but how long it is searched, and what is recorded."""
         data = self.to_data()
         for key in ("trials", "timeout", "budget", "patience"):
             data["search"].pop(key, None)
+        data["latency"].pop("record", None)
         return data
 
 
@@ -246,6 +211,10 @@ def resolve_study(spec: StudySpec, path: Path | None = None) -> StudySpec:
     file, _, function = spec.task.rpartition(":")
     if path is not None and file.endswith(".py") and not Path(file).is_file() and (path.parent / file).is_file():
         update["task"] = f"{os.path.normpath(path.parent / file)}:{function}"
+    recording = spec.latency.recording
+    if path is not None and recording is not None and not Path(recording).is_file():
+        beside = os.path.normpath(path.parent / recording)
+        update["latency"] = spec.latency.model_copy(update={"recording": beside})
     return spec.model_copy(update=update)
 
 

@@ -18,13 +18,14 @@ from torch import nn
 from autoprune.cost.energy import DenseReference, estimate_from
 from autoprune.cost.host import detect
 from autoprune.cost.meters import Meter, rebatch
-from autoprune.cost.meters.choice import meter_for
+from autoprune.cost.meters.choice import Choice, choose_meter
 from autoprune.pruning.plan import NOTHING
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import ModelIdentity, PruningConfig
 from autoprune.spec.front import DROP
 from autoprune.spec.hardware import DeviceProfile, load_device
+from autoprune.spec.latency import LatencySpec
 from autoprune.spec.objectives import SCORE, Limit
 from autoprune.spec.record import EnergyRecord, LatencyRecord, Timings, TrialRecord
 from autoprune.spec.space import SpaceSpec
@@ -76,6 +77,12 @@ class Scored:
     model: nn.Module | None
 
 
+def runs_int8(spec: LatencySpec) -> bool:
+    """Return whether a study's runtime measures an int8 file: a command does that is given one, or a recording."""
+    exported = spec.command is not None and spec.command.export == "onnx"
+    return spec.runtime in (*RUNS_INT8, "recorded") or exported
+
+
 class TrialRunner:
     """Everything that trials of one study share: the traced model, scores, device and meter.
 
@@ -88,6 +95,7 @@ class TrialRunner:
     Attributes:
         profile: The device, with what was detected of this machine.
         meter: What measures latency; None where it is modelled.
+        modelled_because: Why it is; empty where there is a meter, and where somebody else measures.
         model: Our copy of the dense model, in evaluation mode.
         graph: Layers, groups, and what is pinned.
         proof: That surgery on this model is exact.
@@ -109,7 +117,9 @@ class TrialRunner:
             bound.directed(task.higher_is_better)
         self.profile: DeviceProfile = groundwork.profile if groundwork else detect(load_device(spec.device))
         self.devices = groundwork.devices if groundwork else {n: detect(load_device(n)) for n in spec.devices or ()}
-        self.meter: Meter | None = meter_for(spec.latency, self.profile) if metered else None
+        chosen = choose_meter(spec.latency, self.profile) if metered else Choice(None)
+        self.meter: Meter | None = chosen.meter
+        self.modelled_because = chosen.modelled_because
         self.model: nn.Module = copy.deepcopy(task.model).eval()
         self.data = task.calibration
         precisions = spec.space.precision if isinstance(spec.space, SpaceSpec) else ()
@@ -257,7 +267,7 @@ class TrialRunner:
             recovery=", ".join(filter(None, (recovered.text, ready.text))),
             timings=Timings(**clock.parts),
         )
-        if config.precision == "int8" and self.profile.meters and self.spec.latency.runtime not in RUNS_INT8:
+        if config.precision == "int8" and self.profile.meters and not runs_int8(self.spec.latency):
             return Scored(
                 self.record(Scored(record, costs, None), self._modelled_ratio(costs, dense), dense), costs, None
             )

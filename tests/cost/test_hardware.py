@@ -129,9 +129,14 @@ def test_levels_and_power_are_checked_against_one_another() -> None:
     assert "shorter than any launch" in broken("runtime", "launch_us", value=figure(4e-6))
 
 
-def test_only_this_machine_can_be_measured() -> None:
-    assert load_device("local-cpu").meters == ("torch",)
-    assert all(load_device(n).meters == () for n in library.names("hw_models") if n != "local-cpu")
+def test_only_this_machine_and_its_gpu_can_be_measured() -> None:
+    assert load_device("local-cpu").meters == ("torch", "torch_compile", "onnxruntime")
+    others = [load_device(name) for name in library.names("hw_models") if name != "local-cpu"]
+    assert {profile.name for profile in others if profile.gpu} == set(GPUS)
+    assert all(profile.meters == (("cuda",) if profile.gpu else ()) for profile in others)
+
+
+GPUS = ("nvidia-h200", "h100-sxm", "a100-sxm-80gb", "l4", "rtx-4090")
 
 
 def test_figures_have_ends_even_without_a_range() -> None:

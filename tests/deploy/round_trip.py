@@ -7,8 +7,8 @@ import torch
 from test_surgery_equivalence import build
 
 import autoprune
-from autoprune.deploy.export import relative_difference
 from autoprune.graph.groups import find_groups
+from autoprune.graph.session import relative_difference
 from autoprune.graph.trace import output_tensors
 from autoprune.spec.config import PruningConfig
 

@@ -31,6 +31,21 @@ def main() -> None:
     config = config.model_copy(update={"provenance": Provenance(run="run", trial=7, version="0.1.0")})
     autoprune.save_pruned(smaller, HERE / "pruned-2.bin", config)
     torch.save(smaller(images(8, 5)), HERE / "pruned-2-outputs.pt")
+    record_latency()
+
+
+def record_latency() -> None:
+    from small_task import images, small_net
+
+    from autoprune.cost.meters import ModelInputs, RecordingMeter, TorchMeter
+    from autoprune.spec.latency import LatencySpec
+
+    path, inputs = HERE / "recording-1.jsonl", ModelInputs((images(1, 0),))
+    path.unlink(missing_ok=True)
+    spec = LatencySpec(half_width=0.1, budget_s=0.5, record=str(path))
+    meter = RecordingMeter(TorchMeter(spec), spec)
+    meter.measure_pair(small_net(), small_net(4), inputs)
+    meter.measure(small_net(4), inputs, budget_s=0.02)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every format that crosses the disk still loads as its first version wrote it, and is written the same."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 from small_task import images, small_net
 
 import autoprune
+from autoprune.cost.meters import ModelInputs, ReplayMeter
 from autoprune.graph.trace import fingerprint
 from autoprune.spec.document import load_document
 from autoprune.spec.front import front, hypervolume_of
+from autoprune.spec.latency import LatencySpec
 from autoprune.spec.record import write_records
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
@@ -68,6 +71,18 @@ def test_the_records_still_load_and_are_kept_whole(tmp_path):
     )
     for before, after in zip(old, new, strict=True):
         assert subset(before, after), "what was recorded is kept"
+
+
+def test_the_recording_still_replays():
+    path, inputs = HERE / "recording-1.jsonl", ModelInputs((images(1, 0),))
+    spec = LatencySpec(runtime="recorded", recording=str(path), half_width=0.1, budget_s=0.5)
+    meter = ReplayMeter(spec)
+    pair, alone = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:])
+    found = meter.measure_pair(small_net(), small_net(4), inputs)
+    ratios = [b / a for a, b in zip(pair["dense_s"], pair["candidate_s"], strict=True)]
+    assert found.ratio == pytest.approx(statistics.median(ratios))
+    assert found.meter == f"{pair['meter']}, replayed"
+    assert meter.measure(small_net(4), inputs, 10.0).ms == pytest.approx(1e3 * statistics.median(alone["candidate_s"]))
 
 
 def subset(before, after):

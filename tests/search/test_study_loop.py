@@ -56,7 +56,7 @@ class StubRunner(TrialRunner):
         self.graph = graph_of(self.model.stem.out_channels)
         self.recovery = RecoverySpec(batchnorm_samples=0)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, 0))
-        self.meter, self.proof = None, "proven"
+        self.meter, self.modelled_because, self.proof = None, "", "proven"
         self.profile = type("Profile", (), {"title": "a device"})()
         self.devices = {}
         self.behave = lambda runs: None

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from autoprune.cost.meters.protocol import ModelInputs, rebatch
 from autoprune.cost.meters.result import PairedLatency, SingleLatency
 from autoprune.cost.meters.settings import cast_model, check_affinity, dtype_of, measuring_conditions, sampling
 from autoprune.cost.meters.warmup import SHARE, WarmUp, warm_up
+from autoprune.errors import MeterError, UsageError
 from autoprune.graph.trace import describe
 from autoprune.spec.record import LatencyConditions
 from autoprune.spec.study import LatencySpec
@@ -46,8 +47,15 @@ class _Kept:
     prepared: Prepared
 
 
+class OtherWayError(MeterError):
+    """This way of preparing does not serve this model; the next of :attr:`InterleavedMeter.ways` may."""
+
+
 class InterleavedMeter(ABC):
     """A meter whose runtime lives in this process. A runtime of one's own gives :meth:`prepare`, and no more.
+
+    A runtime may know several ways to prepare a model (a quick export, a thorough one). Both sides of a pair go the
+    same way: where one cannot, :class:`OtherWayError` makes both go the next, and it stays so for the study.
 
     Args:
         spec: Batch, threads, cores, type, wanted half-width, budget.
@@ -58,12 +66,21 @@ class InterleavedMeter(ABC):
     """
 
     runtime: ClassVar[str]
+    ways: ClassVar[tuple[str, ...]] = ("",)
 
     def __init__(self, spec: LatencySpec, seed: int = 0) -> None:
+        if lacking := self.missing():
+            raise UsageError(lacking)
         check_affinity(spec.affinity)
         self.spec = spec
         self.seed = seed
+        self.way = self.ways[0]
         self._kept: _Kept | None = None
+
+    @classmethod
+    def missing(cls) -> str:
+        """Return what this machine lacks and how to get it, in a sentence; empty where nothing is missing."""
+        return ""
 
     @abstractmethod
     def prepare(self, model: nn.Module, inputs: ModelInputs) -> Prepared:
@@ -72,6 +89,7 @@ class InterleavedMeter(ABC):
         Threads and cores are set already. The model is in evaluation mode and must not be changed.
 
         Raises:
+            OtherWayError: It cannot this way.
             MeterError: The runtime cannot run it.
         """
 
@@ -83,6 +101,16 @@ class InterleavedMeter(ABC):
         Raises:
             MeterError: The runtime cannot run a model, a sample is not a positive number, or an input tensor is empty.
         """
+        try:
+            return self._measure_pair(dense, candidate, inputs, candidate_inputs)
+        except OtherWayError:
+            if not self._next_way():
+                raise
+            return self.measure_pair(dense, candidate, inputs, candidate_inputs)
+
+    def _measure_pair(
+        self, dense: nn.Module, candidate: nn.Module, inputs: ModelInputs, candidate_inputs: ModelInputs | None
+    ) -> PairedLatency:
         with measuring_conditions(self.spec, dense, candidate):
             begun = time.perf_counter()
             first = self._prepare_reference(dense, inputs)
@@ -115,6 +143,22 @@ class InterleavedMeter(ABC):
         Raises:
             MeterError: As for :meth:`measure_pair`.
         """
+        try:
+            return self._measure(model, inputs, budget_s)
+        except OtherWayError:
+            if not self._next_way():
+                raise
+            return self.measure(model, inputs, budget_s)
+
+    def _next_way(self) -> bool:
+        """Go the next way from now on; the reference has to go it too. False where there is none."""
+        place = self.ways.index(self.way) + 1
+        if place == len(self.ways):
+            return False
+        self.way, self._kept = self.ways[place], None
+        return True
+
+    def _measure(self, model: nn.Module, inputs: ModelInputs, budget_s: float) -> SingleLatency:
         with measuring_conditions(self.spec, model):
             begun = time.perf_counter()
             prepared = self._prepare(model, inputs)
@@ -142,7 +186,7 @@ class InterleavedMeter(ABC):
 
     def _prepare_reference(self, model: nn.Module, inputs: ModelInputs) -> Prepared:
         """Prepare the reference, or take what is kept of it: every trial of a study has the same one."""
-        key = str((_shapes(model.state_dict()), _shapes((inputs.args, dict(inputs.kwargs)))))
+        key = f"{self.way} {reference_key(model, inputs)}"
         if self._kept is None or self._kept.model is not model or self._kept.key != key:
             self._kept = None
             self._kept = _Kept(model, key, self._prepare(model, inputs))
@@ -167,5 +211,6 @@ def sample_repeats(seconds: float) -> int:
     return max(1, round(_SAMPLE_S / seconds + 0.5)) if seconds > 0 else 1
 
 
-def _shapes(tree: Any) -> Any:
-    return tree_map(describe, tree)
+def reference_key(model: nn.Module, inputs: ModelInputs) -> str:
+    """Return what has changed where a reference has to be prepared anew: its shapes, or those of its inputs."""
+    return str(tree_map(describe, (model.state_dict(), inputs.args, dict(inputs.kwargs))))

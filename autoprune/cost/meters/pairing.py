@@ -121,6 +121,7 @@ def measure_samples(
         outliers=outlier_count(samples),
         converged=converged,
         meter=meter,
+        samples_s=tuple(samples),
     )
 
 

@@ -77,6 +77,15 @@ MeterFactory = Callable[[LatencySpec], Meter]
 RUNTIMES: Registry[MeterFactory] = Registry("runtime", "autoprune.runtimes")
 
 
+def missing(factory: MeterFactory) -> str:
+    """Return what this machine lacks for a runtime and how to get it, in a sentence; empty where nothing is missing.
+
+    A factory tells by a function ``missing() -> str``; one that has none is taken to work anywhere.
+    """
+    ask = getattr(factory, "missing", None)
+    return str(ask()) if callable(ask) else ""
+
+
 def rebatch(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> ModelInputs:
     """Repeat or cut dimension 0 of every tensor to ``batch``; numbers and 0-dimensional tensors stay.
 

@@ -42,6 +42,7 @@ class PairedLatency:
         prepare_s: Seconds of compiling or exporting what was not at hand yet; no part of the samples or the budget.
         reason: Why it did not converge, and what to do; empty where it did.
         conditions: What was set.
+        retries: Calls that failed and were repeated, where a command measures.
     """
 
     ratio: float
@@ -61,6 +62,7 @@ class PairedLatency:
     prepare_s: float | None = None
     reason: str = ""
     conditions: LatencyConditions | None = None
+    retries: int | None = None
 
     def to_record(self, reference_dense_ms: float) -> LatencyRecord:
         """Return the record of a trial.
@@ -86,6 +88,7 @@ class PairedLatency:
             prepare_s=self.prepare_s,
             reason=self.reason or None,
             conditions=self.conditions,
+            retries=self.retries,
         )
 
 
@@ -105,6 +108,7 @@ class SingleLatency:
         meter: What measured it, and how.
         warmup_rounds: Runs before the first sample.
         prepare_s: Seconds of compiling or exporting; no part of the samples or the budget.
+        samples_s: The samples, seconds for one run: what a recording replays.
     """
 
     ms: float
@@ -118,6 +122,7 @@ class SingleLatency:
     meter: str
     warmup_rounds: int = 0
     prepare_s: float = 0.0
+    samples_s: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def spread(self) -> float:

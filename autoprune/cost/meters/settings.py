@@ -106,6 +106,17 @@ def cast_model(model: nn.Module, inputs: ModelInputs, dtype: str | None) -> tupl
     return copy.deepcopy(model).to(wanted), cast_inputs
 
 
+def on_device(model: nn.Module, inputs: ModelInputs, device: torch.device) -> tuple[nn.Module, ModelInputs]:
+    """Return a copy of the model, and inputs, on a device; both as they are where everything is there already."""
+
+    def moved(leaf: Any) -> Any:
+        return leaf.to(device) if isinstance(leaf, Tensor) else leaf
+
+    held = (*model.parameters(), *model.buffers())
+    model = model if all(t.device == device for t in held) else copy.deepcopy(model).to(device)
+    return model, ModelInputs(tree_map(moved, inputs.args), tree_map(moved, dict(inputs.kwargs)))
+
+
 def dtype_of(model: nn.Module, inputs: ModelInputs) -> str:
     """Return the floating type that the model computes in: that of its first such tensor; "integer" without one."""
     tensors = [t for t in (*model.parameters(), *tree_leaves((inputs.args, inputs.kwargs))) if isinstance(t, Tensor)]
