@@ -267,7 +267,8 @@ class TrialRunner:
             recovery=", ".join(filter(None, (recovered.text, ready.text))),
             timings=Timings(**clock.parts),
         )
-        if config.precision == "int8" and self.profile.meters and not runs_int8(self.spec.latency):
+        measured = self.profile.meters or self.spec.latency.command
+        if config.precision == "int8" and measured and not runs_int8(self.spec.latency):
             return Scored(
                 self.record(Scored(record, costs, None), self._modelled_ratio(costs, dense), dense), costs, None
             )
