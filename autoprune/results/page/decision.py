@@ -110,7 +110,7 @@ def study_facts(records: RunRecords) -> tuple[tuple[str, str], ...]:
         ("Device", plain(study.device_title, _TEXT)),
         ("Runtime", _runtime(records)),
         ("Batch", str(spec.latency.batch)),
-        ("Trials", str(len(records.trials)) + (f" ({', '.join(odd)})" if odd else "") + _running(records)),
+        ("Trials", str(len(records.trials)) + _running(records) + (f" ({', '.join(odd)})" if odd else "")),
         ("Hypervolume", number(volume) if volume is not None and records.trials else ""),
         ("Search", f"{seconds(spent)} of trials" if spent else ""),
         ("Sampler", f"{plain(spec.search.sampler, _TEXT)}, seed {spec.search.seed}"),

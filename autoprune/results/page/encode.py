@@ -99,7 +99,7 @@ def _columns(trials: list[TrialRecord], metrics: tuple[str, ...], origins: list[
         "feasible": "".join("1" if t.feasible else "0" for t in trials),
         "score": [rounded(t.score) for t in trials],
         "test": [rounded(t.test_score) for t in trials],
-        "values": {name: [rounded(t.values.get(name)) for t in trials] for name in metrics},
+        "values": {name: [rounded(t.values.get(name), 9) for t in trials] for name in metrics},
         "broken": {str(i): sorted(t.violations) for i, t in enumerate(trials) if t.violations},
         "ratio": [
             [rounded(t.latency.ratio, 4), rounded(t.latency.ratio_low, 4), rounded(t.latency.ratio_high, 4)]

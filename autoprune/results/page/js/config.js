@@ -11,7 +11,7 @@ function drawConfig(place) {
   const choose = (at) => h("select", {id: `pin-${at}`, "data-pin": at, on: {change: (event) => state.place(at, event.target.value === "" ? null : TRIALS[Number(event.target.value)])}});
   const first = choose(0), second = choose(1);
   const body = h("div", {});
-  place.replaceChildren(
+  fill(place,
     h("div", {class: "pick-line"},
       h("label", {class: "choose pin-0"}, h("span", {}, "A"), first), h("label", {class: "choose pin-1"}, h("span", {}, "B"), second),
       h("p", {class: "aside"}, "Or click points of the front: the second one is set beside the first.")),
@@ -21,12 +21,12 @@ function drawConfig(place) {
     const trials = state.pins.filter(Boolean);
     for (const [at, select] of [[0, first], [1, second]]) {
       const trial = state.pins[at];
-      select.replaceChildren(h("option", {value: ""}, at ? "none" : "choose a config"), ...options().filter(Boolean));
+      fill(select, h("option", {value: ""}, at ? "none" : "choose a config"), ...options().filter(Boolean));
       if (trial && ![...select.options].some((option) => option.value === String(trial.index))) select.append(h("option", {value: trial.index}, `config ${trial.number}`));
       select.value = trial ? String(trial.index) : "";
     }
-    if (!trials.length) { body.replaceChildren(h("p", {class: "note"}, "Choose a config here, or click a point of the front.")); return; }
-    body.replaceChildren(numbers(trials), ...trials.map(actions), ...layerViews(trials));
+    if (!trials.length) { fill(body, h("p", {class: "note"}, "Choose a config here, or click a point of the front.")); return; }
+    fill(body, numbers(trials), ...trials.map(actions), ...layerViews(trials));
     for (const draw of pending.splice(0)) draw();
   }
 

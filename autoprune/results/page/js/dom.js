@@ -21,6 +21,11 @@ function s(tag, attributes, ...children) {
   return build(document.createElementNS(SVG, tag), attributes, children);
 }
 
+// Sets what an element holds; nothing stands for no child.
+function fill(place, ...children) {
+  place.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+}
+
 function byId(id) {
   return document.getElementById(id);
 }

@@ -15,7 +15,7 @@ function drawFilters(place) {
   const told = h("p", {class: "remain", "aria-live": "polite", id: "remain"});
   const best = h("div", {class: "best"});
   const command = h("code", {class: "command"});
-  place.replaceChildren(
+  fill(place,
     h("div", {class: "filters-head"}, h("h3", {}, "At most"), clear),
     h("div", {class: "sliders"}, first.map(slider)),
     more.length ? h("details", {class: "more-filters"}, h("summary", {}, `${more.length} more`), h("div", {class: "sliders"}, more.map(slider))) : null,
@@ -53,16 +53,21 @@ function drawFilters(place) {
     const left = remaining(), key = state.goal, found = bestBy(left, key);
     told.textContent = `${left.length} of ${total} configs remain.`;
     clear.disabled = !state.filtered;
-    best.replaceChildren(...(found ? [
+    fill(best, ...(found ? [
       h("p", {}, `Lowest ${METRIC[key].title}: `, h("button", {type: "button", class: "link", id: "best", "data-number": found.number, on: {click: () => { state.pin(found); }}}, `config ${found.number}`)),
       h("p", {class: "figures"}, [key, ...DATA.objectives.filter((name) => name !== key && METRIC[name])].slice(0, 4).map((name) =>
         h("span", {}, METRIC[name].text(found.values[name]), h("small", {}, ` ${METRIC[name].title}${shareText(found, name) ? `, ${shareText(found, name)}` : ""}`)))),
     ] : [h("p", {}, total ? "Nothing is left: raise a bound." : "No config of this run is feasible.")]));
-    const bounds = [...state.ranges].filter(([, [, high]]) => high !== Infinity).map(([name, [, high]]) => ` --max ${name}=${Number(high.toPrecision(6))}`);
+    const bounds = [...state.ranges].filter(([, [, high]]) => high !== Infinity).map(([name, [, high]]) => ` --max ${name}=${atLeast(high)}`);
     command.textContent = `autoprune select ${DATA.run}${bounds.join("")} --minimize ${key} -o config.yaml`;
   });
   state.watch((what) => { if (what === "filter") update(); });
   update();
+}
+
+// Numbers of the page have nine digits: a bound in a command must not fall below the value that it was taken from.
+function atLeast(value) {
+  return Number.isInteger(value) ? value : Number((value + Math.abs(value) * 1e-8).toPrecision(9));
 }
 
 function copyButton(label, text) {

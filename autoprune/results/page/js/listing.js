@@ -27,7 +27,7 @@ function drawListing(details) {
       if (key in METRIC) return h("td", {class: "num"}, METRIC[key].text(trial.values[key]));
       return h("td", {class: "num"}, scoreText(trial[key]));
     };
-    place.replaceChildren(
+    fill(place,
       h("p", {class: "note"}, `${found.length} trials${state.filtered ? " pass the filter" : ""}; a number pins its config.`),
       h("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Trials"}, h("table", {}, h("thead", {}, h("tr", {}, head)),
         h("tbody", {}, found.slice(0, most).map((trial) => h("tr", {class: trial.dense ? "dense" : trial.titles.length ? "pick" : null}, used.map(([key]) => cell(trial, key))))))),

@@ -134,10 +134,10 @@ function drawParallel(place) {
     for (const trial of trials) (trial.dense || state.passes(trial) ? inside : outside).push(trial);
     back.setAttribute("d", outside.map(thread).join(""));
     const front = inside.filter((trial) => trial.front && !trial.dense), rest = inside.filter((trial) => !trial.front && !trial.dense);
-    kept.replaceChildren(
+    fill(kept,
       s("path", {class: `thread rest${rest.length > 300 ? " thin" : ""}`, d: rest.map(thread).join("")}),
       s("path", {class: `thread best${front.length > 300 ? " thin" : ""}`, d: front.map(thread).join("")}),
-      DENSE && inside.includes(DENSE) ? s("path", {class: "thread dense", d: thread(DENSE)}) : "");
+      DENSE && inside.includes(DENSE) ? s("path", {class: "thread dense", d: thread(DENSE)}) : null);
     for (const {key, i, band, ends} of handles) {
       const [low, high] = scales[i].domain, [from, to] = state.range(key);
       const f = clamp(from === -Infinity ? low : from, low, high), t = clamp(to === Infinity ? high : to, low, high);
@@ -155,8 +155,7 @@ function drawParallel(place) {
 
   function redrawPins() {
     const line = (trial, kind) => trials.includes(trial) ? s("path", {class: `thread ${kind}`, d: thread(trial)}) : null;
-    over.replaceChildren(...[state.pins[1] && line(state.pins[1], "pin-1"), state.pins[0] && line(state.pins[0], "pin-0"),
-      state.hovered && line(state.hovered, "hovered")].filter(Boolean));
+    fill(over, state.pins[1] && line(state.pins[1], "pin-1"), state.pins[0] && line(state.pins[0], "pin-0"), state.hovered && line(state.hovered, "hovered"));
   }
 
   const refilterSoon = eachFrame(() => { if (back) refilter(); });

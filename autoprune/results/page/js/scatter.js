@@ -16,7 +16,7 @@ function drawScatter(place, controls, legend) {
   const tick = (name, label) => h("label", {class: "tick-box"},
     h("input", {type: "checkbox", checked: shown[name], on: {change: (event) => { shown[name] = event.target.checked; redraw(); }}}), label);
   const refused = TRIALS.some((trial) => !trial.feasible && !trial.dense), lines = baselineLines();
-  controls.replaceChildren(
+  fill(controls,
     choose("x", "Across", metricOptions), choose("y", "Up", metricOptions),
     choose("color", "Colour", [["kind", "kind of point"], ["origin", "who proposed it"], ...metricOptions]),
     choose("size", "Size", [["", "all alike"], ...metricOptions]),
@@ -159,7 +159,7 @@ function drawScatter(place, controls, legend) {
     }
     if (shown.size) items.push(h("li", {class: "aside"}, `larger: more ${METRIC[shown.size].title}`));
     if (beyond) items.push(h("li", {class: "aside"}, `${beyond} infeasible beyond the axes`));
-    legend.replaceChildren(...items);
+    fill(legend, items);
   }
 
   function refilter() {
