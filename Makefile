@@ -4,13 +4,14 @@ RUN := runs/digits
 # One OpenMP thread a process: two processes with two spinning threads each on two cores run 50 times slower.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help demo test check format install clean
+.PHONY: help demo test check format reports install clean
 
 help:
 	@echo "make demo    environment, install, a real search on real data, report, chosen config applied"
 	@echo "make test    environment, install, all checks and tests"
 	@echo "make check   the checks without the tests"
 	@echo "make format  put the code into shape"
+	@echo "make reports render the reference reports anew from their records"
 
 install: .venv/.installed
 
@@ -39,6 +40,9 @@ test: check
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reports: install
+	for records in reports/*/records.jsonl; do $(BIN)/autoprune report $$(dirname $$records) || exit 1; done
 
 clean:
 	rm -rf .venv runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

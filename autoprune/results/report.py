@@ -84,13 +84,14 @@ def write_report(records: RunRecords, directory: Path) -> ReportPaths:
 
 def report_files(records: RunRecords) -> dict[str, str]:
     """Return every file of the report by its path in the report's folder: the same records give the same texts."""
+    drawn = pictures(records)
     return {
         "index.html": render_html(records),
-        "report.md": render_markdown(records),
+        "report.md": render_markdown(records, drawn),
         "front.csv": front_csv(records),
         "trials.csv": trials_csv(records),
         "front.json": front_json(records),
-        **{picture.path: picture.svg for picture in pictures(records)},
+        **{picture.path: picture.svg for picture in drawn},
         **{config.path: config.text for config in config_texts(records)},
     }
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_run import HOSTILE, run_records
+from synthetic_run import HOSTILE, run_records, with_findings
 
 from autoprune.errors import RunDirectoryError
 from autoprune.results.export import FrontDocument
@@ -20,7 +20,9 @@ from autoprune.results.report import render_html, write_report
 from autoprune.results.summary import headline
 from autoprune.spec.config import load_config
 from autoprune.spec.front import dense_trial, front, hypervolume_of
+from autoprune.spec.record import read_records
 
+TESTS = Path(__file__).parent.parent
 SIX = ("accuracy_drop", "macs", "latency_ms", "energy_mj", "params", "size_bytes")
 
 
@@ -88,6 +90,11 @@ EDGES = {
     "a loss": lambda: run_records(12, higher_is_better=False, dense_score=2.3),
     "no groups": lambda: run_records(12, groups={}, pinned={}, notes=(), versions={}),
     "hostile": hostile,
+    "all findings": lambda: with_findings(run_records(30)),
+    "findings without trials": lambda: with_findings(run_records(0)),
+    "hostile findings": lambda: with_findings(hostile(), devices=HOSTILE[:2]),
+    "still going on": lambda: with_findings(run_records(9)),
+    "an old record": lambda: read_records(TESTS / "golden" / "records-1.jsonl"),
 }
 
 
@@ -152,8 +159,17 @@ def test_hostile_names_stay_text():
         assert name not in html
     assert "<script>alert(1)</script>" in "".join(page.text)
     assert "{{ 7*7 }}" in "".join(page.text)
-    outside_code = re.sub(r"^(`{3,}).*?^\1$", "", render_markdown(records), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("edge", ["hostile", "hostile findings"])
+def test_hostile_names_stay_text_in_markdown(edge):
+    text = render_markdown(EDGES[edge]())
+    outside_code = re.sub(r"^(`{3,}).*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
     assert not re.search(r"<\w", outside_code)
+    assert not re.search(r"(?<!\\)`", outside_code)
+    assert "\u202e" not in text
+    for table in re.findall(r"(?:^\|.*\n)+", outside_code, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, "a name broke a table"
 
 
 def test_csv_and_json_are_the_records(records, tmp_path):

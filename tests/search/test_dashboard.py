@@ -73,9 +73,6 @@ def test_the_dashboard_shows_values_and_constraints(study):
             assert shown[number]["values"] == [record.values["accuracy_drop"], record.values["macs"]]
     broken = {n for n, t in records.items() if t.violations}
     assert broken, "a constraint refuses some"
-    for number in broken:
-        attributes = {entry["key"]: entry["value"] for entry in shown[number]["user_attrs"]}
-        assert json.loads(attributes["autoprune:record"])["violations"] == records[number].violations
     best = {t["number"] for t in detail["best_trials"]}
     assert {t.number for t in front(study.records())} <= best
     assert not best & broken, "a trial that breaks a constraint is none of its best"
