@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from math import prod
 from typing import Any, Protocol
 
@@ -86,6 +86,11 @@ class Knob:
             assert self.group is not None
             sparsity = self._reached(self.group, sparsity)
         return LayerChoice(granularity=key, criterion=criterion, sparsity=sparsity) if sparsity else None
+
+    def outcomes(self) -> frozenset[LayerChoice | None]:
+        """Return what the choices come to, each outcome once."""
+        names, choices = zip(*self.parameters().items(), strict=True)
+        return frozenset(self.choice(dict(zip(names, chosen, strict=True))) for chosen in product(*choices))
 
     def uniform(self, sparsity: float) -> dict[str, Any]:
         """Return parameters of a uniform config: channels before single weights before fixed patterns."""
@@ -250,6 +255,11 @@ def make_proposals(
         raise ConfigError(
             f"space {space.name!r} leaves nothing to search on this model ({why}); "
             "widen its rules, or use another space"
+        )
+    if not any(len(knob.outcomes()) > 1 for knob in knobs) and len(space.precision) < 2:
+        raise ConfigError(
+            f"space {space.name!r} leaves nothing to search on this model: every choice comes to the same network, as "
+            "its sparsities remove no whole unit, or round_to takes all back; give higher ones, or a smaller round_to"
         )
     identity = ModelIdentity(fingerprint=graph.fingerprint)
     return Proposals(tuple(knobs), identity, recovery, seed, tuple(notes), space.precision)

@@ -35,10 +35,14 @@ CLIMBING = "autoprune:climbing"
 """The record so far of a trial that climbs rungs; once it is settled, :data:`RECORD` holds all of them."""
 
 
-def open_study(
+@contextmanager
+def opened_study(
     url: str | None, directory: Path, objectives: tuple[str, ...], identity: Mapping[str, Any]
-) -> optuna.Study:
-    """Open or create the Optuna study of a run directory.
+) -> Iterator[optuna.Study]:
+    """Open or create the Optuna study of a run directory, and close it at the end.
+
+    Closed, SQLite takes its log into ``study.db``: the file holds all of the study. Left to the garbage collector it
+    would do so at any later moment.
 
     Args:
         url: Optuna storage URL; None for ``study.db`` in the directory.
@@ -53,8 +57,20 @@ def open_study(
     if url is None:
         check_sqlite(directory / "study.db")
     with storage_errors(shown_url(url, directory)):
+        storage = _connect(url, directory)
+    try:
+        yield _own_study(storage, url, directory, objectives, identity)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _own_study(
+    storage: RDBStorage, url: str | None, directory: Path, objectives: tuple[str, ...], identity: Mapping[str, Any]
+) -> optuna.Study:
+    with storage_errors(shown_url(url, directory)):
         study = optuna.create_study(
-            storage=_connect(url, directory),
+            storage=storage,
             study_name=STUDY_NAME,
             directions=["minimize"] * len(objectives),
             load_if_exists=True,

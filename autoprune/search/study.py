@@ -17,6 +17,7 @@ from autoprune.search.ledger import Ledger, read_study
 from autoprune.search.lock import exclusive
 from autoprune.search.loop import GOES_ON, Loop, Progress
 from autoprune.search.proposals import make_proposals
+from autoprune.search.reachable import check_reachable
 from autoprune.search.samplers import SAMPLERS
 from autoprune.spec.front import front
 from autoprune.spec.record import RunRecords, TrialRecord, read_records, write_records, write_whole
@@ -57,6 +58,7 @@ class Study:
         self.proposals = make_proposals(
             space, self.runner.graph, self.runner.recovery, self.spec.search.seed, self.runner.book
         )
+        check_reachable(self.proposals, self.runner.costs, self.spec)
 
     def run(self, on_trial: Callable[[Progress], None] | None = None) -> list[TrialRecord]:
         """Run until the trials asked for are finished, and return the front.
@@ -79,28 +81,30 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.stopped = ""
-        with exclusive(self.directory):
-            study = storage.open_study(
+        with (
+            exclusive(self.directory),
+            storage.opened_study(
                 self.spec.storage, self.directory, self.spec.objectives, identity(self._shown_spec, self.runner)
-            )
-            with storage.storage_errors(storage.shown_url(self.spec.storage, self.directory)):
-                write_whole(self.directory / "study.yaml", self.spec.to_yaml())
-                ledger = Ledger(study, self.runner, self.proposals, self.directory, self._shown_spec)
-                try:
-                    self._search(ledger, on_trial or (lambda _: None))
-                    if not self.stopped.endswith(GOES_ON):
-                        self._score_front(study, ledger)
-                except KeyboardInterrupt:
-                    ledger.abandon()
-                    self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
-                except BaseException as error:
-                    with contextlib.suppress(Exception):  # what went wrong first is what is told
-                        if isinstance(error, AutopruneError):
-                            ledger.abandon()
-                        self._write_records(study)
-                    raise
-                ledger.ended(self.stopped)
-                records = self._write_records(study)
+            ) as study,
+            storage.storage_errors(storage.shown_url(self.spec.storage, self.directory)),
+        ):
+            write_whole(self.directory / "study.yaml", self.spec.to_yaml())
+            ledger = Ledger(study, self.runner, self.proposals, self.directory, self._shown_spec)
+            try:
+                self._search(ledger, on_trial or (lambda _: None))
+                if not self.stopped.endswith(GOES_ON):
+                    self._score_front(study, ledger)
+            except KeyboardInterrupt:
+                ledger.abandon()
+                self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
+            except BaseException as error:
+                with contextlib.suppress(Exception):  # what went wrong first is what is told
+                    if isinstance(error, AutopruneError):
+                        ledger.abandon()
+                    self._write_records(study)
+                raise
+            ledger.ended(self.stopped)
+            records = self._write_records(study)
         return [] if records is None else list(front(records))
 
     def records(self) -> RunRecords:

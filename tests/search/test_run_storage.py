@@ -15,6 +15,11 @@ OBJECTIVES = ("accuracy_drop", "macs")
 IDENTITY = {"task": "a:b", "search": {"seed": 0}}
 
 
+def open_study(*arguments):
+    with storage.opened_study(*arguments) as study:
+        return study  # it goes on with a new connection
+
+
 def foreign(path, name, directions):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(storage=f"sqlite:///{path}", study_name=name, directions=directions)
@@ -22,24 +27,24 @@ def foreign(path, name, directions):
 
 
 def test_a_study_is_opened_again(tmp_path):
-    storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY).set_user_attr("x", 1)
-    assert storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY).user_attrs["x"] == 1
+    open_study(None, tmp_path, OBJECTIVES, IDENTITY).set_user_attr("x", 1)
+    assert open_study(None, tmp_path, OBJECTIVES, IDENTITY).user_attrs["x"] == 1
     assert storage.load_existing(None, tmp_path).user_attrs["x"] == 1
 
 
 def test_another_study_is_told_by_its_first_difference(tmp_path):
-    storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+    open_study(None, tmp_path, OBJECTIVES, IDENTITY)
     with pytest.raises(RunDirectoryError, match=r"another study \(search.seed is 0 there and 5 here\)"):
-        storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY | {"search": {"seed": 5}})
+        open_study(None, tmp_path, OBJECTIVES, IDENTITY | {"search": {"seed": 5}})
     with pytest.raises(RunDirectoryError, match=r"\(device is null there and \"x\" here\)"):
-        storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY | {"device": "x"})
+        open_study(None, tmp_path, OBJECTIVES, IDENTITY | {"device": "x"})
 
 
 @pytest.mark.parametrize("name", ["od d", "a?b=c", "a#b", "100%20", "{SCHEMA_VERSION}", "{", "ä&$'"])
 def test_a_directory_may_bear_any_name(tmp_path, name):
     directory = tmp_path / name
     directory.mkdir()
-    storage.open_study(None, directory, OBJECTIVES, IDENTITY)
+    open_study(None, directory, OBJECTIVES, IDENTITY)
     assert (directory / "study.db").stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert storage.load_existing(None, directory) is not None
@@ -47,11 +52,11 @@ def test_a_directory_may_bear_any_name(tmp_path, name):
 
 @pytest.mark.parametrize("keep", [10, 50, 5000, 30000])
 def test_a_truncated_file_is_told_and_left_alone(tmp_path, keep):
-    storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+    open_study(None, tmp_path, OBJECTIVES, IDENTITY)
     path = tmp_path / "study.db"
     path.write_bytes(path.read_bytes()[:keep])
     before = path.read_bytes()
-    for use in (storage.open_study, lambda *_: storage.load_existing(None, tmp_path)):
+    for use in (open_study, lambda *_: storage.load_existing(None, tmp_path)):
         with pytest.raises(RunDirectoryError, match=r"study\.db is damaged.*restore it from a copy") as caught:
             use(None, tmp_path, OBJECTIVES, IDENTITY)
         assert "\n" not in str(caught.value)
@@ -62,7 +67,7 @@ def test_a_truncated_file_is_told_and_left_alone(tmp_path, keep):
 def test_what_is_no_database_is_told(tmp_path, content):
     (tmp_path / "study.db").write_bytes(content)
     with pytest.raises(RunDirectoryError, match="damaged or no SQLite file"):
-        storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+        open_study(None, tmp_path, OBJECTIVES, IDENTITY)
 
 
 def test_an_empty_file_is_a_start_unless_records_are_there(tmp_path):
@@ -70,19 +75,19 @@ def test_an_empty_file_is_a_start_unless_records_are_there(tmp_path):
     path.touch()
     (tmp_path / "records.jsonl").touch()
     with pytest.raises(RunDirectoryError, match=r"study\.db is empty, and .* holds the records"):
-        storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+        open_study(None, tmp_path, OBJECTIVES, IDENTITY)
     (tmp_path / "records.jsonl").unlink()
-    storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+    open_study(None, tmp_path, OBJECTIVES, IDENTITY)
 
 
 def test_records_without_their_storage_are_not_written_over(tmp_path):
     (tmp_path / "records.jsonl").write_text("{}")
     with pytest.raises(RunDirectoryError, match="holds the records of a search, and its storage is gone"):
-        storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+        open_study(None, tmp_path, OBJECTIVES, IDENTITY)
 
 
 def test_a_transaction_that_was_killed_is_no_damage(tmp_path):
-    storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+    open_study(None, tmp_path, OBJECTIVES, IDENTITY)
     killed = f"""
 import os, sqlite3
 connection = sqlite3.connect({str(tmp_path / "study.db")!r}, isolation_level=None)
@@ -97,7 +102,7 @@ os._exit(9)
     assert any(path.stat().st_size for path in tmp_path.glob("study.db-*")), (
         "what was not committed lies beside the file"
     )
-    study = storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+    study = open_study(None, tmp_path, OBJECTIVES, IDENTITY)
     assert set(study.user_attrs) == {storage.IDENTITY}
 
 
@@ -106,7 +111,7 @@ def test_a_foreign_database_is_told(tmp_path):
         connection.execute("create table cats (name)")
         connection.commit()
     with pytest.raises(RunDirectoryError, match="is no study of autoprune"):
-        storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+        open_study(None, tmp_path, OBJECTIVES, IDENTITY)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_a_foreign_database_is_told(tmp_path):
 def test_a_study_of_somebody_else_is_told(tmp_path, name, directions, sentence):
     foreign(tmp_path / "study.db", name, directions)
     with pytest.raises(RunDirectoryError, match=sentence):
-        storage.open_study(None, tmp_path, OBJECTIVES, IDENTITY)
+        open_study(None, tmp_path, OBJECTIVES, IDENTITY)
     with pytest.raises(RunDirectoryError, match=sentence):
         storage.load_existing(None, tmp_path)
 
@@ -128,13 +133,13 @@ def test_a_study_of_somebody_else_is_told(tmp_path, name, directions, sentence):
 @pytest.mark.parametrize("url", ["foo", "nosuch://u:secret@host/x", "postgresql+nosuch://u:secret@host/x"])
 def test_a_url_that_is_none_is_wrong_use_and_hides_its_password(tmp_path, url):
     with pytest.raises(SpecError, match="give an Optuna storage URL") as caught:
-        storage.open_study(url, tmp_path, OBJECTIVES, IDENTITY)
+        open_study(url, tmp_path, OBJECTIVES, IDENTITY)
     assert "secret" not in str(caught.value)
 
 
 def test_a_storage_that_cannot_be_reached_is_a_failure_of_the_run(tmp_path):
     with pytest.raises(StorageError, match="unable to open database file"):
-        storage.open_study(f"sqlite:///{tmp_path / 'no' / 'x.db'}", tmp_path, OBJECTIVES, IDENTITY)
+        open_study(f"sqlite:///{tmp_path / 'no' / 'x.db'}", tmp_path, OBJECTIVES, IDENTITY)
 
 
 def test_a_reader_makes_no_tables_in_a_database_that_a_search_is_just_making(tmp_path):

@@ -4,6 +4,7 @@ import functools
 import itertools
 import tempfile
 import time
+import types
 from pathlib import Path
 
 import optuna
@@ -57,6 +58,7 @@ class StubRunner(TrialRunner):
         self.recovery = RecoverySpec(batchnorm_samples=0)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, 0))
         self.meter, self.modelled_because, self.proof = None, "", "proven"
+        self.costs = types.SimpleNamespace(model=None)
         self.profile = type("Profile", (), {"title": "a device"})()
         self.devices = {}
         self.behave = lambda runs: None
@@ -363,6 +365,7 @@ def test_test_data_is_touched_once_for_each_trial_of_the_front(tmp_path):
 @pytest.mark.parametrize("what", ["seed", "space", "network", "checkpoint"])
 def test_a_directory_of_another_study_is_left_alone(tmp_path, what):
     make(tmp_path).run()
+    assert not (tmp_path / "study.db-wal").exists(), "the log is taken in when a search ends, not at any later moment"
     before = (tmp_path / "study.db").read_bytes(), (tmp_path / "records.jsonl").read_bytes()
     other = small_net(16 if what == "network" else 8)
     if what == "checkpoint":
