@@ -12,7 +12,7 @@ from rich.text import Text
 
 from autoprune.results.formats import MISSING, ScoreFormat, interval, number, percent, plain
 from autoprune.results.picks import picks
-from autoprune.spec.front import DENSE, dense_trial, front
+from autoprune.spec.front import DENSE, WARM, dense_trial, front
 from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import RunRecords, TrialRecord
 
@@ -88,7 +88,8 @@ def picks_table(records: RunRecords, link: Callable[[TrialRecord], str] | None =
 def baseline_table(records: RunRecords) -> Table | None:
     """Return the trials that no sampler proposed: uniform and published allocations; None where there are none."""
     sampler = records.study.spec.search.sampler
-    trials = [t for t in records.trials if t.origin not in (DENSE, sampler) and t.state == "complete"]
+    searched = (DENSE, sampler, WARM)
+    trials = [t for t in records.trials if t.origin not in searched and t.state == "complete"]
     if not trials:
         return None
     trials.sort(key=lambda t: (t.origin, -t.values.get("macs", 0.0), t.number))

@@ -20,13 +20,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from autoprune.search import storage
 from autoprune.search.about import about_study
 from autoprune.search.executors import Job
-from autoprune.search.opening import opening
+from autoprune.search.opening import FirstTrial, opening
+from autoprune.search.prior import PRIOR, gather, prior_of
 from autoprune.search.proposals import Proposals
 from autoprune.search.rungs import Rungs
 from autoprune.search.samplers import SAMPLERS, SamplerRequest
 from autoprune.spec.config import Provenance, PruningConfig
 from autoprune.spec.findings import RungRecord
-from autoprune.spec.front import DENSE, DROP
+from autoprune.spec.front import DENSE, DROP, WARM
 from autoprune.spec.record import RunRecords, Timings, TrialRecord
 from autoprune.spec.study import LAST_RUNG, StudySpec
 from autoprune.trial.runner import TrialRunner
@@ -41,6 +42,9 @@ class Ledger:
         proposals: The search space.
         directory: The run directory, for the provenance of configs.
         shown: The study as it may be shown to anybody.
+
+    Raises:
+        RunDirectoryError: A study to start from has no records, or is of another architecture.
 
     Attributes:
         warnings: What the dense model showed that the user should know at once.
@@ -59,6 +63,9 @@ class Ledger:
         self._record_s = 0.0
         self._rungs = Rungs(self._spec) if self._spec.search.rungs else None
         self._climbing: dict[int, TrialRecord] = {}
+        earlier = self._spec.search.warm_start
+        if earlier is not None and PRIOR not in study.user_attrs:
+            study.set_user_attr(PRIOR, gather(earlier, proposals).to_data())
 
     @property
     def dense(self) -> TrialRecord | None:
@@ -216,9 +223,13 @@ class Ledger:
         present = {_key(_fixed(t)) for t in trials if t.state == TrialState.WAITING}
         begun = (storage.RECORD, storage.CLIMBING)
         present |= {_key(t.params) for t in trials if any(key in t.user_attrs for key in begun)}
-        first = opening(self._proposals, self._runner.graph, self._runner.book, self._spec.search.trials)
+        wanted = self._spec.search.trials
+        first = opening(self._proposals, self._runner.graph, self._runner.book, wanted)
+        prior = prior_of(self._study)
+        if prior is not None:
+            first[1:1] = [FirstTrial(WARM, dict(trial.params)) for trial in prior.warmest(wanted)]
         for origin, params in first if self.dense else first[:1]:
-            searched = self._proposals.searched(params)
+            searched = params if origin == WARM else self._proposals.searched(params)
             if _key(searched) not in present:
                 present.add(_key(searched))
                 self._study.enqueue_trial(searched, user_attrs={storage.ORIGIN: origin})

@@ -13,6 +13,8 @@ from autoprune.pareto import hypervolume, nondominated
 from autoprune.spec.record import RunRecords, StudyRecord, TrialRecord
 
 DENSE = "dense"
+WARM = "warm_start"
+"""Origin of a trial that repeats a config of an earlier study."""
 DROP = "accuracy_drop"
 
 

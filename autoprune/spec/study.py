@@ -16,7 +16,7 @@ from autoprune.spec.config import RecoverySpec
 from autoprune.spec.document import Document, load_document
 from autoprune.spec.latency import LatencySpec, duration_s
 from autoprune.spec.objectives import Bound, check_objectives, parse_bound
-from autoprune.spec.space import Precisions, SpaceSpec
+from autoprune.spec.space import Names, Precisions, SpaceSpec
 
 __all__ = ["LatencySpec", "SearchSpec", "StudySpec", "duration_s", "load_study", "resolve_study"]
 
@@ -54,6 +54,8 @@ class SearchSpec(Document):
         budget: Trial time after which no trial is started: the seconds that trials took are added up, over all workers
             and over earlier runs of the command.
         patience: Trials without a gain in hypervolume after which no trial is started.
+        warm_start: Run directories of earlier studies of the same architecture (another device, checkpoint or space):
+            their best configs are tried first, and samplers may learn from all of their trials.
         rungs: Cheaper tries, each dearer than the one before; a trial climbs to the next one unless it is clearly
             worse, and is scored whole at the end. Left out: each trial is scored whole.
     """
@@ -65,6 +67,7 @@ class SearchSpec(Document):
     # No default but None below: a study of an older version stays the same study.
     budget: str | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
+    warm_start: Annotated[Names, Field(min_length=1)] | None = None
     rungs: Annotated[tuple[RungSpec, ...], Field(min_length=1)] | None = None
 
     @field_validator("timeout", "budget")
