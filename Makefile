@@ -42,6 +42,7 @@ format: install
 	$(BIN)/ruff check --fix .
 
 reports: install
+	$(BIN)/python tests/results/make_golden.py --schema
 	for records in reports/*/records.jsonl; do $(BIN)/autoprune report $$(dirname $$records) || exit 1; done
 
 clean:

@@ -79,10 +79,21 @@ def test_parquet_without_pyarrow_is_one_sentence(monkeypatch):
         to_parquet(front_fields(run_records(3)))
 
 
+def undescribed(schema):
+    """A schema without its texts, which follow the docstrings at the next ``make reports``."""
+    if isinstance(schema, dict):
+        return {
+            key: undescribed(value)
+            for key, value in schema.items()
+            if not isinstance(value, str) or key != "description"
+        }
+    return [undescribed(value) for value in schema] if isinstance(schema, list) else schema
+
+
 def test_the_shipped_schema_is_that_of_the_model():
-    wanted = json_schema(FrontDocument)
-    assert SCHEMA.read_text(encoding="utf-8") == wanted, "run python tests/results/make_golden.py --schema"
-    described = json.loads(wanted)
+    described = json.loads(json_schema(FrontDocument))
+    shipped = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert undescribed(shipped) == undescribed(described), "run make reports"
     jsonschema.Draft202012Validator.check_schema(described)
     for kind in (described, *described["$defs"].values()):
         for name, prop in kind["properties"].items():
