@@ -85,9 +85,37 @@ def verify(
     """
     args = positional(example_inputs)
     kwargs: Mapping[str, Any] = example_inputs if isinstance(example_inputs, Mapping) else {}
+    wanted = output_tensors(check_inputs(dense, args, kwargs))
+    found = compare(smaller, asked, find_groups(dense, args, kwargs), args, kwargs, wanted)
+    if drop is None or max_drop is None or drop <= max_drop:
+        return found
+    too_much = f"the accuracy drop is {drop:.4g} where at most {max_drop:.4g} is allowed"
+    return Achieved((*found.differences, too_much), found.unchecked)
+
+
+def compare(
+    smaller: nn.Module,
+    asked: PruningConfig | TrialRecord,
+    graph: ModelGraph,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    wanted: list[Tensor] | None,
+) -> Achieved:
+    """Compare a pruned network with what was asked, where the graph of the dense one is known already.
+
+    Args:
+        smaller: The pruned network.
+        asked: As for :func:`verify`.
+        graph: Of the dense network.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+        wanted: Outputs of the network that was pruned on these inputs; None where there are no inputs to run it on.
+
+    Raises:
+        ConfigError: The config does not fit the graph.
+    """
     record = asked if isinstance(asked, TrialRecord) else None
     config = asked.config if isinstance(asked, TrialRecord) else asked
-    graph = find_groups(dense, args, kwargs)
     unchecked: list[str] = []
     differences: list[str] = []
     if config is None:
@@ -97,15 +125,15 @@ def verify(
         unchecked += [
             f"{name}: a threshold decides how much goes" for name, choice in config.choices() if choice.threshold
         ]
+    if wanted is None:
+        return Achieved(tuple(dict.fromkeys(differences)), (*unchecked, "it was not run: no example inputs were given"))
     try:
         found = output_tensors(check_inputs(smaller, args, kwargs))
     except TraceError as error:
         return Achieved((*differences, str(error)), tuple(unchecked))
-    differences += _output_differences(found, output_tensors(check_inputs(dense, args, kwargs)))
+    differences += _output_differences(found, wanted)
     if record is not None:
         differences += _record_differences(smaller, record, graph, args, kwargs)
-    if drop is not None and max_drop is not None and not drop <= max_drop:
-        differences.append(f"the accuracy drop is {drop:.4g} where at most {max_drop:.4g} is allowed")
     return Achieved(tuple(dict.fromkeys(differences)), tuple(unchecked))
 
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from autoprune.deploy.achieved import Achieved, compare
 from autoprune.deploy.fitting import check_data, check_optimizer, check_thresholds, plain_model, plain_optimizer
 from autoprune.deploy.remaining import Remaining
 from autoprune.deploy.sparsity import SparsityReport, report_of
-from autoprune.deploy.state import SparsifierState, check_state, pack_state, unpack_state
-from autoprune.errors import ConfigError, SurgeryError, UsageError
+from autoprune.deploy.state import SparsifierState, check_masks, check_state, pack_state, settings_of, unpack_state
+from autoprune.errors import ConfigError, UsageError
 from autoprune.graph.groups import layers_alone
-from autoprune.graph.trace import check_inputs, evaluation_mode
+from autoprune.graph.trace import check_inputs, evaluation_mode, output_tensors
 from autoprune.pruning.granularity import granularity
 from autoprune.pruning.plan import check_config, plan_units
 from autoprune.pruning.proof import proven_groups
@@ -24,6 +25,8 @@ from autoprune.pruning.scores import ScoreBook
 from autoprune.pruning.shrink import shrink
 from autoprune.pruning.surgery import prune
 from autoprune.spec.config import LayerChoice, PruningConfig
+from autoprune.spec.record import TrialRecord
+from autoprune.training.evaluation import EvaluationLook
 from autoprune.training.hold import Hold
 from autoprune.training.masks import Masks, agreed, kept_weights, masks_of, plan_of
 from autoprune.training.methods import METHODS, Method, Training
@@ -45,10 +48,11 @@ class Sparsifier:
             sparsifier.step()
         smaller = sparsifier.finalize()
 
-    Masks are kept by hooks of the optimizer; the model itself has no hooks and no parametrizations, so its
-    ``state_dict`` has its own names, and it may be compiled, wrapped in DistributedDataParallel or averaged. Time is
-    counted in steps of the optimizer: with gradient accumulation ``step()`` may be called after every batch, and a
-    step that a gradient scaler skips does not count.
+    Masks are kept by hooks of the optimizer; the model itself has no parametrizations, so its ``state_dict`` has its
+    own names, and it may be compiled, wrapped in DistributedDataParallel or averaged. It has no hooks either, but
+    under a method with noise (L0, variational dropout), which a pass in evaluation mode does not see. Time is counted
+    in steps of the optimizer: with gradient accumulation ``step()`` may be called after every batch, and a step that
+    a gradient scaler skips does not count.
 
     The recipe: keep the learning-rate decay of the dense training, and let masks change between about 10 % and 75 % of
     the steps (:class:`CubicSchedule`); the config's ``recovery`` is the search's and is not run here. From a trained
@@ -68,6 +72,9 @@ class Sparsifier:
         loss: ``loss(model, batch)``, where criteria need gradients.
         remove: "end": channels are masked, and removed by :meth:`finalize`. "now": they are cut out of model and
             optimizer at every change of masks.
+
+    Attributes:
+        achieved: After :meth:`finalize`: what the smaller network was compared with, and where it differs.
 
     Raises:
         ConfigError: The config is for another architecture, the optimizer lacks a layer, or data is missing.
@@ -149,6 +156,7 @@ class Sparsifier:
         self.method = method
         self.remove = remove
         self._data = data
+        self.achieved: Achieved | None = None
         self._followers: list[nn.Module] = []
         if remove == "now" and self.model is not model:
             raise UsageError(
@@ -184,6 +192,7 @@ class Sparsifier:
             after_step=lambda: method.after_step(self.training),
             before_forward=lambda: method.before_forward(self.training),
         )
+        self._look = EvaluationLook(self.model, self._settle, self._training_mode) if method.noisy else None
 
     @property
     def steps(self) -> int:
@@ -228,26 +237,34 @@ class Sparsifier:
     @contextmanager
     def settled(self) -> Iterator[nn.Module]:
         """Give the model as it is evaluated and saved: for L0 and variational dropout without the noise of training."""
-        with torch.no_grad():
-            self.method.settle(self.training)
+        if self._look is not None:
+            self._look.release()
+        self._settle()
         try:
             yield self.model
         finally:
             self._training_mode()
+            if self._look is not None:
+                self._look.hold()
 
-    def finalize(self, averaged: nn.Module | None = None, *, early: bool = False) -> nn.Module:
+    def finalize(
+        self, averaged: nn.Module | None = None, *, early: bool = False, record: TrialRecord | None = None
+    ) -> nn.Module:
         """Return the smaller network: channels cut out, weight patterns zero. The model that trained stays as it is.
 
         Args:
             averaged: A copy given to :meth:`follow`, to be made smaller instead of the model.
-            early: Accept the sparsity reached so far, before the schedule has ended.
+            early: Accept the sparsity reached so far, before the schedule has ended; :attr:`achieved` then tells what
+                is not as the config asks.
+            record: Of the trial that the config is from: channels, zeros, parameters and MACs are compared too.
 
         Returns:
             A module of the same class, in evaluation mode, without hooks, as :func:`autoprune.save_pruned` takes it.
 
         Raises:
             UsageError: The schedule has not ended, or ``averaged`` is not followed.
-            SurgeryError: The smaller module does not run on the example inputs.
+            SurgeryError: The smaller module does not run on the example inputs, or is not what config and record ask
+                (as :func:`autoprune.verify` compares them).
         """
         if self.steps < self.schedule.end and not early:
             raise UsageError(
@@ -256,16 +273,14 @@ class Sparsifier:
             )
         if averaged is not None and not any(averaged is each for each in self._followers):
             raise UsageError("the averaged model does not follow the masks; call follow(averaged) before training")
+        inputs = self._args, self._kwargs
         with self.settled() as model:
             smaller = prune(averaged if averaged is not None else model, plan_of(self._masks, self.training.graph))
+            wanted = output_tensors(check_inputs(model, *inputs)) if any(inputs) else None
         smaller.eval()
-        if self._args or self._kwargs:
-            try:
-                check_inputs(smaller, self._args, self._kwargs)
-            except Exception as error:
-                raise SurgeryError(
-                    f"the smaller model does not run ({error}); please report this with the model"
-                ) from error
+        self.achieved = compare(smaller, record or self.config, self._remaining.dense, *inputs, wanted)
+        if not early:
+            self.achieved.raise_for_differences()
         return smaller
 
     def report(self) -> SparsityReport:
@@ -281,6 +296,8 @@ class Sparsifier:
     def close(self) -> None:
         """Let go of the optimizer: masks are no longer kept."""
         self._hold.release()
+        if self._look is not None:
+            self._look.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values that ``torch.save`` writes and ``torch.load(weights_only=True)`` reads."""
@@ -292,6 +309,7 @@ class Sparsifier:
             remove=self.remove,
             masks=Masks(self._remaining.removed(self._masks.gone), self._masks.patterns, self._masks.granularities),
             method_state=self.method.state_dict(),
+            settings=settings_of(self.method),
         )
         return pack_state(state)
 
@@ -302,17 +320,9 @@ class Sparsifier:
             ConfigError: It is of another config, schedule, method or model, or no state of a sparsifier.
         """
         found = unpack_state(state)
-        check_state(found, self.config, self.schedule, self.method.key, self.remove)
-        graph = self.training.graph
+        check_state(found, self.config, self.schedule, self.method, self.remove)
+        check_masks(found, self._remaining.dense, cut=self.remove == "now")
         gone = {name: units for name, units in found.masks.gone.items() if units.numel()}
-        for name, units in gone.items():
-            if (
-                name not in self._remaining.dense.groups
-                or not 0 <= int(units.min()) <= int(units.max()) < self._remaining.dense.groups[name].units
-            ):
-                raise ConfigError(
-                    f"the state removes units of {name!r} that this model lacks; load it into the same model"
-                )
         if self.remove == "now":
             removed = self._remaining.removed(self._masks.gone)
             back = [
@@ -324,10 +334,6 @@ class Sparsifier:
                 )
             self._cut(self._remaining.present(gone))
             gone = {}
-        else:
-            for name, mask in found.masks.patterns.items():
-                if tuple(mask.shape) != graph.shapes.get(name):
-                    raise ConfigError(f"the state has a mask of {name!r} in another shape; load it into the same model")
         self.training.step = self._hold.steps = found.step
         self.method.load_state_dict(found.method_state)
         self._set_masks(Masks(gone, found.masks.patterns, found.masks.granularities))
@@ -337,9 +343,7 @@ class Sparsifier:
         """Decide anew what is masked, by the sparsity that the schedule wants at this step."""
         training = self.training
         config = config_at(self.config, self._wanted)
-        with torch.no_grad():
-            self.method.settle(training)
-        with evaluation_mode(self.model):
+        with self.settled(), evaluation_mode(self.model):
             book = ScoreBook(self._data.evidence(self.model, training.graph, self.config.seed))
             held = HeldScores(book, training.kept, self._masks.gone)
             plan = plan_units(config, training.graph, self.method.scores(training) or held)
@@ -383,6 +387,10 @@ class Sparsifier:
                 weights = dict(averaged.named_parameters())
                 for name, mask in self.training.kept.items():
                     weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)
+
+    def _settle(self) -> None:
+        with torch.no_grad():
+            self.method.settle(self.training)
 
     def _training_mode(self) -> None:
         with torch.no_grad():

@@ -75,7 +75,20 @@ def check_config(config: PruningConfig, graph: ModelGraph) -> None:
 
 
 def _what_differs(config: PruningConfig, graph: ModelGraph, most: int = 6) -> str:
-    """Say, layer by layer, what of a config another model cannot take."""
+    """Say, layer by layer, what differs from the config's network, or what of the config another model cannot take."""
+    if config.shapes is not None:
+        here = {name: layer.shape for name, layer in graph.layers.items()}
+        odd = [
+            f"{name!r} is {_shown(here[name])} and was {_shown(shape)}" if name in here else f"{name!r} is missing"
+            for name, shape in config.shapes.items()
+            if here.get(name) != shape
+        ]
+        odd += [f"{name!r} is new" for name in here if name not in config.shapes]
+        if not odd:
+            return (
+                f"its {len(here)} layers have the same names and shapes, so a type or the wiring between them differs"
+            )
+        return _few(odd, most)
     odd = []
     for name, choices in config.layers.items():
         if name not in graph.layers and name not in graph.groups:
@@ -90,8 +103,16 @@ def _what_differs(config: PruningConfig, graph: ModelGraph, most: int = 6) -> st
         return (
             f"it has all {len(config.layers)} layers that the config names, so a width, a type or another layer differs"
         )
-    more = f", and {len(odd) - most} more" if len(odd) > most else ""
-    return f"of {len(config.layers)} layers that the config names {', '.join(odd[:most])}{more}"
+    return f"of {len(config.layers)} layers that the config names {_few(odd, most)}"
+
+
+def _few(texts: list[str], most: int) -> str:
+    more = f", and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _check_choice(name: str, choice: LayerChoice, graph: ModelGraph) -> None:

@@ -137,6 +137,7 @@ class Proposals:
         seed: Likewise.
         notes: What the space names and this model cannot take.
         precisions: What the network may be shipped in; the first is that of the baselines.
+        shapes: Of the dense network's layers; written into every config.
     """
 
     knobs: tuple[Knob, ...]
@@ -145,6 +146,7 @@ class Proposals:
     seed: int
     notes: tuple[str, ...]
     precisions: tuple[Precision, ...] = ("fp32",)
+    shapes: Mapping[str, tuple[int, ...]] | None = None
 
     def parameters(self) -> dict[str, tuple[Any, ...]]:
         """Return all parameter names and their choices, those with a single choice among them."""
@@ -167,7 +169,12 @@ class Proposals:
         layers = {knob.name: (choice,) for knob in self.knobs if (choice := knob.choice(params)) is not None}
         precision = params.get(PRECISION, self.precisions[0])
         return PruningConfig(
-            model=self.identity, seed=self.seed, recovery=self.recovery, precision=precision, layers=layers
+            model=self.identity,
+            seed=self.seed,
+            recovery=self.recovery,
+            precision=precision,
+            layers=layers,
+            shapes=None if self.shapes is None else dict(self.shapes),
         )
 
     def uniform(self, sparsity: float) -> dict[str, Any]:
@@ -262,7 +269,8 @@ def make_proposals(
             "its sparsities remove no whole unit, or round_to takes all back; give higher ones, or a smaller round_to"
         )
     identity = ModelIdentity(fingerprint=graph.fingerprint)
-    return Proposals(tuple(knobs), identity, recovery, seed, tuple(notes), space.precision)
+    shapes = {name: tuple(layer.shape) for name, layer in graph.layers.items()}
+    return Proposals(tuple(knobs), identity, recovery, seed, tuple(notes), space.precision, shapes)
 
 
 def _check_names(space: SpaceSpec, book: ScoreBook) -> None:

@@ -184,6 +184,7 @@ class PruningConfig(Document):
             activations then take one byte, and the network is an ONNX file.
         layers: Group or layer name to its choices, channel-like first, then a weight pattern on what is left.
         provenance: Where it comes from, if a study made it.
+        shapes: Layer of the dense network to the shape of its weight: tells what differs from another network.
     """
 
     schema_: Literal["autoprune/config/1"] = Field("autoprune/config/1", alias="schema")
@@ -194,6 +195,7 @@ class PruningConfig(Document):
     precision: Annotated[Precision, Field(exclude_if=lambda precision: precision == "fp32")] = "fp32"
     layers: dict[str, Choices]
     provenance: Provenance | None = None
+    shapes: dict[str, tuple[int, ...]] | None = None
 
     def choices(self) -> Iterator[tuple[str, LayerChoice]]:
         """Yield every (name, choice) in order."""
@@ -204,7 +206,7 @@ class PruningConfig(Document):
     @cached_property
     def signature(self) -> str:
         """Text that two configs share when they do the same; where a config comes from is not what it does."""
-        return self.model_copy(update={"provenance": None}).to_json()
+        return self.model_copy(update={"provenance": None, "shapes": None}).to_json()
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data; a layer with one choice is written without the list around it."""

@@ -9,7 +9,10 @@ import killed_training
 import pytest
 import torch
 from killed_training import parts, run
+from small_task import small_net
+from test_sparsifier import config
 
+import autoprune as ap
 from autoprune.errors import ConfigError
 from autoprune.training.methods import METHODS
 
@@ -96,3 +99,37 @@ def test_a_state_that_does_not_fit_changes_nothing(change, sentence, tmp_path):
         sparsifier.load_state_dict(change(donor.state_dict()))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert (sparsifier.steps, sparsifier.masks) == (0, {})
+
+
+def test_another_hyperparameter_is_refused_and_an_older_state_is_not():
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def made(strength):
+        chosen = config({"head": {"granularity": "weight", "criterion": "magnitude_l1", "sparsity": 0.5}})
+        return ap.Sparsifier(model, chosen, optimizer, ap.OneShotSchedule(at=9), method=ap.L1(strength=strength))
+
+    state = made(0.001).state_dict()
+    with pytest.raises(ConfigError, match=r"made with strength 0\.001 of method 'l1', not 0\.01; give what it was"):
+        made(0.01).load_state_dict(state)
+    made(0.001).load_state_dict(state)
+    made(0.01).load_state_dict({key: value for key, value in state.items() if key != "settings"})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: changed(state, gone={"stem": torch.tensor([99])}), "units of 'stem' that this model lacks"),
+        (lambda state: changed(state, gone={"stem": torch.arange(8)}), "all units of 'stem'"),
+        (lambda state: changed(state, gone={}), "'inner.weight' in another shape"),
+    ],
+)
+def test_a_state_of_a_smaller_network_that_does_not_fit_changes_nothing(change, sentence, tmp_path):
+    donor = run(tmp_path, remove="now").state_dict()
+    assert donor["gone"], "channels were cut out"
+    model, _, sparsifier = parts("gradual", "now")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ConfigError, match=sentence):
+        sparsifier.load_state_dict(change(donor))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    sparsifier.load_state_dict(donor)

@@ -10,11 +10,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import autoprune as ap
-from autoprune.errors import ConfigError, UnknownNameError, UsageError
+from autoprune.errors import ConfigError, SurgeryError, UnknownNameError, UsageError
 from autoprune.graph.groups import find_groups
 from autoprune.graph.trace import fingerprint
 from autoprune.pruning.shrink import smaller_graph
 from autoprune.spec.config import ModelIdentity, PruningConfig
+from autoprune.spec.record import LayerRecord, TrialRecord
 
 CUBIC = ap.CubicSchedule(begin=0, end=60, every=10)
 LAYERS = {
@@ -287,3 +288,34 @@ def test_what_cannot_be_finalized_or_followed_is_told():
         sparsifier.follow(AveragedModel(model))
     sparsifier.close()
     assert not sparsifier.training.optimizer._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize("remove", ["end", "now"])
+def test_finalize_compares_what_it_made_with_config_and_record(remove):
+    model = small_net()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    sparsifier = sparsifier_of(model, optimizer, remove=remove)
+    train(model, optimizer, sparsifier, 30)
+    sparsifier.finalize(early=True)
+    assert any("are asked" in each or "is asked" in each for each in sparsifier.achieved.differences), "not there yet"
+    train(model, optimizer, sparsifier, 35)
+    sparsifier.finalize()
+    assert str(sparsifier.achieved) == "as asked"
+    assert sparsifier.achieved.unchecked == ()
+    layer = LayerRecord(channels=5, dense_channels=8, weight_sparsity=0.0, macs=1)
+    record = TrialRecord(number=1, state="complete", origin="x", config=sparsifier.config, layers={"stem": layer})
+    with pytest.raises(SurgeryError, match=r"stem has \d channels where the record has 5"):
+        sparsifier.finalize(record=record)
+
+
+def test_a_config_of_another_network_tells_what_differs_layer_by_layer():
+    shapes = {name: tuple(layer.shape) for name, layer in find_groups(small_net(), (images(2, 0),)).layers.items()}
+    known = config().model_copy(update={"shapes": shapes})
+    assert known.signature == config().signature
+    wider = small_net(16)
+    optimizer = OPTIMIZERS["sgd"](wider.parameters())
+    with pytest.raises(ConfigError) as caught:
+        ap.Sparsifier(wider, known, optimizer, CUBIC, example_inputs=images(1, 0))
+    assert "'stem' is 16x4x3x3 and was 8x4x3x3, 'inner' is 12x16x3x3 and was 12x8x3x3" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"'stem' is missing.*'0' is new; use the model that the study searched"):
+        ap.Sparsifier(other_model(), known, optimizer)

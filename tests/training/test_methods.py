@@ -1,12 +1,13 @@
 """Every method on real digits reaches the config's sparsity and beats random masks; formulas against their source."""
 
+import copy
 import math
 from functools import cache
 from statistics import mean
 
 import pytest
 import torch
-from digits import accuracy, config, net, train
+from digits import accuracy, config, digits, net, train
 
 import autoprune as ap
 from autoprune.errors import ConfigError, UsageError
@@ -193,6 +194,65 @@ def test_noise_is_the_same_after_a_look_and_gone_when_settled():
     with sparsifier.settled() as settled:
         assert torch.equal(settled[0].weight, plain)
     assert torch.equal(model[0].weight, noisy)
+
+
+@pytest.mark.parametrize("method", ["l0", "variational"])
+def test_a_pass_in_evaluation_mode_sees_no_noise_and_leaves_the_training_as_it_was(method):
+    def sparsified():
+        model = net(0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return model, optimizer, ap.Sparsifier(model, config(model, WEIGHTS), optimizer, CUBIC, method=method)
+
+    def step(model, optimizer, sparsifier, look):
+        optimizer.zero_grad()
+        model.train()
+        model(digits()[0][0][:64]).square().mean().backward()
+        if look:
+            model.eval()
+            model(digits()[1][0])  # between backward and step, too
+            model.train()
+        optimizer.step()
+        sparsifier.step()
+
+    model, optimizer, sparsifier = sparsified()
+    x = digits()[1][0]
+    noisy = model(x)
+    with sparsifier.settled() as settled:
+        wanted = settled(x)
+    assert not torch.equal(noisy, wanted)
+    model.eval()
+    assert torch.equal(model(x), wanted)
+    copied = copy.deepcopy(model)
+    assert not torch.equal(copied(x), wanted), "a copy holds the weights of the moment, and its hooks do nothing"
+    model.train()
+    assert torch.equal(model(x), noisy), "the same noise is back"
+    other = sparsified()
+    for _ in range(3):
+        step(model, optimizer, sparsifier, look=True)
+        step(*other, look=False)
+    for mine, theirs in zip(model.parameters(), other[0].parameters(), strict=True):
+        assert torch.equal(mine, theirs), "looking changes nothing"
+    smaller = sparsifier.finalize(early=True)
+    assert not smaller._forward_pre_hooks
+    assert not smaller._forward_hooks
+    sparsifier.close()
+    assert not model._forward_pre_hooks
+
+
+def test_a_ticket_of_the_first_step_is_that_of_the_first_step():
+    model = net(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    chosen = config(model, {"0": ("weight", 0.5)})
+    sparsifier = ap.Sparsifier(model, chosen, optimizer, ap.OneShotSchedule(at=3), method=LotteryTicket(rewind_to=1))
+    after = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(digits()[0][0][:64]).square().mean().backward()
+        optimizer.step()
+        after.append(model[4].weight.detach().clone())
+        sparsifier.report()  # a look at the weights records nothing
+        sparsifier.step()
+    assert torch.equal(model[4].weight, after[0])
 
 
 @pytest.mark.parametrize(

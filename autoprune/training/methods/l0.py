@@ -45,7 +45,7 @@ class L0(NoisyWeights):
     (Louizos et al. 2018, arXiv 1712.01312).
 
     A gate stands on a unit's weights, of a channel where it is read. At the schedule's changes of masks the units go
-    whose gates are the least open; evaluation uses the deterministic gates, so evaluate and save inside
+    whose gates are the least open. A pass in evaluation mode sees the deterministic gates; save inside
     :meth:`Sparsifier.settled`.
 
     Attributes:

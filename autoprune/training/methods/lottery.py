@@ -50,9 +50,9 @@ class LotteryTicket(Method):
         if self.rewind_to == 0:
             self._early = state_of(training.model.state_dict())
 
-    def before_forward(self, training: Training) -> None:
+    def after_step(self, training: Training) -> None:
         """Keep the values of the early step."""
-        # Called at the end of a step of the optimizer, before the sparsifier has counted it.
+        # The sparsifier counts a step of the optimizer after its end. Nothing is masked so early.
         if self.rewind_to and not self._early and training.step + 1 == self.rewind_to:
             self._early = state_of(training.model.state_dict())
 

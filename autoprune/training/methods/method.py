@@ -71,11 +71,14 @@ class Method:
         summary: What it does and its source, in one line.
         removes_at_once: Whether channels may be cut out in the middle of training; not where a method keeps a tensor
             per weight.
+        noisy: Whether the model holds other weights between steps than it is evaluated with; passes in evaluation mode
+            then see the settled ones.
     """
 
     key: ClassVar[str]
     summary: ClassVar[str]
     removes_at_once: ClassVar[bool] = True
+    noisy: ClassVar[bool] = False
 
     def start(self, training: Training) -> None:
         """Look at the network once, before anything is pruned.

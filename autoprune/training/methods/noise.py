@@ -1,4 +1,4 @@
-"""Methods that train under noise on the weights: between two steps the model holds noisy weights, never hooks.
+"""Methods that train under noise on the weights: between two steps the model holds noisy weights.
 
 The weights themselves are kept here. Before a step of the optimizer they are put back, with the gradient that passed
 through the noise; after it new noise is put in place for the next forward pass. With gradient accumulation all batches
@@ -27,6 +27,7 @@ class NoisyWeights(Method):
     """
 
     removes_at_once: ClassVar[bool] = False
+    noisy: ClassVar[bool] = True
     rate: float
 
     def start(self, training: Training) -> None:
