@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--check",
     is_flag=True,
-    help="Write nothing: compare the files that are there with a fresh render, byte by byte; exit 1 if one differs.",
+    help="Write nothing: compare the files there with a fresh render, byte by byte; exit 1 if one differs.",
 )
 @click.option("--parquet", is_flag=True, help="Write front.parquet and trials.parquet too (needs pyarrow).")
 @click.pass_context
@@ -44,7 +44,7 @@ def report(
             raise UsageError("--parquet writes the tables of one run; give one run directory")
         _compare(context, directories, output, check)
         return
-    from autoprune.results.report import report_files, write_report
+    from autoprune.results.report import write_report
     from autoprune.results.summary import headline
 
     folder = output or directories[0] / "report"
@@ -52,7 +52,7 @@ def report(
     if check:
         from autoprune.results.check import check_report
 
-        _tell(context, folder, report_files(records), check_report(records, folder), str(directories[0]))
+        _tell(context, folder, check_report(records, folder), str(directories[0]))
         return
     tables = _parquet(records) if parquet else {}
     paths = write_report(records, folder)
@@ -71,19 +71,15 @@ def _parquet(records: RunRecords) -> dict[str, bytes]:
     }
 
 
-def _tell(
-    context: click.Context, folder: Path, files: Collection[str], found: Sequence[Difference], again: str
-) -> None:
-    """Say what differs and exit with 1 if anything that is there does, or nothing is there."""
+def _tell(context: click.Context, folder: Path, found: Sequence[Difference], again: str) -> None:
+    """Say what differs, and exit with 1 if anything does."""
     for difference in found:
         out.print(Text(f"{folder / difference.path} {difference.what}"), soft_wrap=True)
-    wrong = sum(difference.wrong for difference in found)
-    there = len(files) - sum(not difference.wrong for difference in found)
-    if wrong or not there:
-        said = f"{wrong} files of {folder} are not what the records give" if there else f"{folder} holds no report"
-        err.print(Text(f"{said}; run 'autoprune report {again}'"), soft_wrap=True)
+    if found:
+        told = f"{len(found)} files of {folder} are not what the records give; run 'autoprune report {again}'"
+        err.print(Text(told), soft_wrap=True)
         context.exit(1)
-    out.print(Text(f"{there} files of {folder} are what the records give."), soft_wrap=True)
+    out.print(Text(f"{folder} is what the records give, byte for byte."), soft_wrap=True)
 
 
 def _compare(context: click.Context, directories: Sequence[Path], output: Path, check: bool) -> None:
@@ -94,8 +90,7 @@ def _compare(context: click.Context, directories: Sequence[Path], output: Path, 
     found = compare([(str(directory), run_records(directory, write=not check)) for directory in directories])
     if check:
         names = " ".join(str(directory) for directory in directories)
-        files = comparison_files(found)
-        _tell(context, output, files, differences(files, output), f"{names} -o {output}")
+        _tell(context, output, differences(comparison_files(found), output), f"{names} -o {output}")
         return
     page = write_comparison(found, output)
     for warning in found.warnings:

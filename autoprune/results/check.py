@@ -22,11 +22,6 @@ class Difference:
     path: str
     what: str
 
-    @property
-    def wrong(self) -> bool:
-        """Whether what is there is wrong; a file that was not copied along is not."""
-        return self.what != "is missing"
-
 
 def check_report(records: RunRecords, directory: Path) -> tuple[Difference, ...]:
     """Compare a report with a fresh render of ``records``; nothing is written.

@@ -254,7 +254,7 @@ def _warnings(runs: Sequence[Run], objectives: tuple[str, ...]) -> tuple[str, ..
         "The dense scores differ, so checkpoint or data do; a drop is against the run's own dense score",
     )
     differ(
-        [study.spec.device for study in studies],
+        [study.device_title for study in studies],
         "The devices differ; latency and energy are shares of the dense model on each run's own device",
     )
     differ([study.machine for study in studies], "The machines that searched differ")

@@ -86,8 +86,8 @@ autoprune report reports/{name} --check     # whether report/ is what records.js
 
 {lines}
 
-The whole report: [report/report.md](report/report.md). `autoprune report reports/{name}` also makes the page,
-`report/index.html`. Searched on {records.study.machine}, {len(records.trials)} trials.
+The whole report: [report/report.md](report/report.md), or `report/index.html` in a browser.
+Searched on {records.study.machine}, {len(records.trials)} trials.
 """
 
 
