@@ -53,24 +53,32 @@ def importance(records: RunRecords) -> tuple[Importance, ...]:
     Objectives that hardly vary, and addresses that no trial varies, are left out.
     """
     trials = [t for t in measured(records) if t.config is not None and t.origin != DENSE]
-    out = []
+    out, known = [], dict[tuple[int, ...], _Choices]()
     for metric in records.study.spec.objectives:
         found = [t for t in trials if math.isfinite(t.values.get(metric, math.nan))]
         if len(found) < FEWEST:
             continue
-        columns, owners = _choices(found)
+        numbers = tuple(t.number for t in found)
+        choices = known[numbers] if numbers in known else known.setdefault(numbers, _choices(found))
         target = ranks([t.values[metric] for t in found])
-        if columns.shape[1] and float(np.ptp(target)) > 0:
-            out.append(_fit(metric, columns, owners, target))
+        if choices.owners and float(np.ptp(target)) > 0:
+            out.append(_fit(metric, choices, target))
     return tuple(out)
 
 
-def _choices(trials: Sequence[TrialRecord]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Sparsity of each address, and one column for each granularity and criterion that it varies; standardised.
+@dataclass(frozen=True)
+class _Choices:
+    """What trials chose: standardised columns (n, p), their singular value decomposition, and the address of each."""
 
-    Returns:
-        (n, p) columns, and the p addresses that they belong to.
-    """
+    columns: NDArray[np.float64]
+    left: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    right: NDArray[np.float64]
+    owners: tuple[str, ...]
+
+
+def _choices(trials: Sequence[TrialRecord]) -> _Choices:
+    """Sparsity of each address, and one column for each granularity and criterion that it varies; standardised."""
     rows: list[dict[tuple[str, str], float]] = []
     for trial in trials:
         row: dict[tuple[str, str], float] = {}
@@ -86,14 +94,15 @@ def _choices(trials: Sequence[TrialRecord]) -> tuple[NDArray[np.float64], tuple[
     spread = matrix.std(axis=0)
     varied = np.flatnonzero(spread > 1e-12)
     standard = (matrix[:, varied] - matrix[:, varied].mean(axis=0)) / spread[varied]
-    return standard, tuple(keys[i][0] for i in varied)
+    left, sizes, right = np.linalg.svd(standard, full_matrices=False)
+    return _Choices(standard, left, sizes, right, tuple(keys[i][0] for i in varied))
 
 
-def _fit(metric: str, columns: NDArray[np.float64], owners: tuple[str, ...], target: NDArray[np.float64]) -> Importance:
+def _fit(metric: str, choices: _Choices, target: NDArray[np.float64]) -> Importance:
     """Ridge with the strength that predicts left-out trials best (PRESS, Allen 1974, doi:10.2307/1267500)."""
     n = len(target)
     centred = target - target.mean()
-    left, sizes, right = np.linalg.svd(columns, full_matrices=False)
+    columns, left, sizes, owners = choices.columns, choices.left, choices.sizes, choices.owners
     along = left.T @ centred
     best, coefficients = math.inf, np.zeros(columns.shape[1])
     for strength in _STRENGTHS:
@@ -103,7 +112,7 @@ def _fit(metric: str, columns: NDArray[np.float64], owners: tuple[str, ...], tar
         if press < best:
             kept = sizes > 1e-12
             best = press
-            coefficients = right[kept].T @ (shrink[kept] / sizes[kept] * along[kept])
+            coefficients = choices.right[kept].T @ (shrink[kept] / sizes[kept] * along[kept])
     addresses = list(dict.fromkeys(owners))
     own = np.array(owners)
     parts = np.array([float((columns[:, own == name] @ coefficients[own == name]).var()) for name in addresses])

@@ -260,7 +260,9 @@ def with_findings(records: RunRecords, devices: tuple[str, ...] = ("raspberry-pi
                 weight_bytes=4000.0,
                 activation_bytes=9000.0 * (1 + i % 4),
                 dram_bytes=13000.0,
-                measured=LayerShare(share=ratio(0.9 / len(names)), ms=latency * (0.5 + 0.8 * (i % 3) / 2) / len(names)),
+                measured=LayerShare(
+                    share=ratio(0.9 / len(names), 0.1 / len(names)), ms=latency * (0.5 + 0.8 * (i % 3) / 2) / len(names)
+                ),
                 modelled_ms=latency * 0.8 / len(names),
                 launch_ms=0.01,
                 compute_ms=0.2,

@@ -76,9 +76,8 @@ def test_a_bound_filters_everything_and_names_the_best(browser, report, rich):
         assert set(faded) == {t.number for t in shown_trials(rich) if t.values["macs"] > bound and t.origin != "dense"}
         page.click("text=The same in the terminal")
         command = page.inner_text(".as-command code")
-        metric, least = re.search(
-            r"autoprune select runs/digits --max (\w+)=(\S+) --minimize latency_ms", command
-        ).groups()
+        said = re.search(r"autoprune select runs/digits --max (\w+)=(\S+) --minimize latency_ms", command)
+        metric, least = said.groups()
         assert metric == "macs"
         assert float(least) == bound
         page.click("text=Clear all")

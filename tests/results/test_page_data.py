@@ -46,7 +46,7 @@ def test_pieces_of_a_config_are_its_yaml(seed):
                 provenance=rng.choice((None, Provenance(run="a b", trial=number, task=HOSTILE[2]))),
             )
         )
-    joined = ["".join(pieces.texts[piece] for piece in pieces.of(config)) for config in configs]
+    joined = [pieces.text(pieces.of(config), number) for number, config in enumerate(configs)]
     assert joined == [config.to_yaml() for config in configs]
 
 

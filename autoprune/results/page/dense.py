@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoprune.results.formats import count, number, plain
+from autoprune.results.formats import number, plain
 from autoprune.results.page.figure import Axis, Figure, Point, Series
 from autoprune.results.profile_tables import bottlenecks
 from autoprune.spec.profile import DeviceSummary, ProfileRecord, Staircase
@@ -37,8 +37,7 @@ def roofline(device: DeviceSummary) -> Figure | None:
             Point(
                 x,
                 layer.macs / (layer.ms * 1e-3),
-                f"{plain(layer.name, _NAME)}\n{number(layer.ms)} ms, waits for {bound}\n"
-                f"{count(layer.macs)} MACs, {number(x)} a byte",
+                f"{plain(layer.name, _NAME)}: {number(layer.ms)} ms",
             )
             for x, layer in zip(places, layers, strict=True)
             if layer.bound == bound
@@ -73,8 +72,8 @@ def staircases(found: tuple[Staircase, ...]) -> Figure | None:
                     Point(
                         p.channels / dense,
                         p.ratio.value,
-                        f"{plain(stairs.layer, _NAME)}\n{p.channels} of {dense} channels: {p.ratio.value:.2f}×"
-                        + ("\na width worth taking" if p.on_step and p.channels != dense else ""),
+                        f"{plain(stairs.layer, _NAME)}: {p.channels} of {dense} channels"
+                        + (", a width worth taking" if p.on_step and p.channels != dense else ""),
                         p.ratio.low,
                         p.ratio.high,
                         p.on_step,

@@ -64,8 +64,7 @@ def _fronts(
                     Point(
                         found[trial.number],
                         least * factor,
-                        f"config {trial.number} on {plain(shown[name], _NAME)}\n{found[trial.number]:.2f}× dense\n"
-                        f"drop {scores.drop(least)}",
+                        f"config {trial.number} on {plain(shown[name], _NAME)}",
                         big=True,
                     )
                 )
@@ -98,8 +97,7 @@ def _ranking(trials: list[TrialRecord], ratios: Mapping[str, Mapping[int, float]
                 Point(
                     float(x),
                     float(len(chosen) - place[name][i]),
-                    f"config {t.number}\nplace {place[name][i]:g} of {len(chosen)} on {plain(shown[name], _NAME)}\n"
-                    f"{ratios[name][t.number]:.2f}× dense",
+                    f"config {t.number}: {ratios[name][t.number]:.2f}× dense",
                     big=True,
                 )
                 for x, name in enumerate(devices)

@@ -13,7 +13,7 @@ from autoprune.results.formats import ScoreFormat, plain
 from autoprune.results.page.figure import rounded
 from autoprune.results.picks import picks
 from autoprune.results.summary import recommended
-from autoprune.spec.config import Choices, ModelIdentity, PruningConfig
+from autoprune.spec.config import Choices, ModelIdentity, Provenance, PruningConfig
 from autoprune.spec.document import yaml_text
 from autoprune.spec.front import DENSE, DROP, dense_trial, front
 from autoprune.spec.objectives import METRICS, SCORE
@@ -163,10 +163,12 @@ class ConfigPieces:
     """Texts that the YAML of many configs is made of, each kept once: one for each distinct choice of a layer.
 
     Attributes:
-        texts: The pieces.
+        texts: The pieces; the mark stands for the number of the config's trial.
         choices: For each piece [address, [[granularity, criterion, sparsity or None], ...]], or None where the piece
             is no layer.
     """
+
+    MARK = "\0"
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -175,17 +177,29 @@ class ConfigPieces:
 
     def of(self, config: PruningConfig) -> list[int]:
         """Return the pieces whose texts, one after the other, are ``config.to_yaml()``."""
-        head, tail = self._frame(config)
-        if not config.layers:
-            return [head]
-        return [head, *(self._layer(name, choices) for name, choices in config.layers.items()), *tail]
+        layers = [self._layer(name, choices) for name, choices in config.layers.items()]
+        return [self._head(config), *layers, *self._tail(config.provenance)]
 
-    def _frame(self, config: PruningConfig) -> tuple[int, list[int]]:
-        bare = config.model_copy(update={"layers": {}}).to_yaml()
-        if not config.layers:
-            return self._piece(bare, None), []
-        before, _, after = bare.partition("\nlayers: {}\n")
-        return self._piece(f"{before}\nlayers:\n", None), [self._piece(after, None)] if after else []
+    def text(self, pieces: list[int], number: int) -> str:
+        """Return the YAML that pieces are, for the trial of that number."""
+        return "".join(self.texts[piece] for piece in pieces).replace(self.MARK, str(number))
+
+    def _head(self, config: PruningConfig) -> int:
+        key = (config.schema_, config.model, config.seed, config.recovery.to_json(), bool(config.layers))
+        if key not in self._known:
+            text = config.model_copy(update={"layers": {}, "provenance": None}).to_yaml()
+            self._known[key] = self._piece(text.removesuffix("layers: {}\n") + "layers:\n" if config.layers else text)
+        return self._known[key]
+
+    def _tail(self, provenance: Provenance | None) -> list[int]:
+        if provenance is None:
+            return []
+        text = yaml_text({"provenance": provenance.to_data()})
+        own = f"trial: {provenance.trial}"
+        # Trials differ in their number alone: with a mark in its place their texts are one.
+        if text.count(own) == 1 and text.count(own + ",") + text.count(own + "}") == 1:
+            text = text.replace(own, f"trial: {self.MARK}")
+        return [self._piece(text)]
 
     def _layer(self, name: str, choices: Choices) -> int:
         key = (name, choices)
@@ -196,7 +210,7 @@ class ConfigPieces:
             self._known[key] = self._piece(text.removeprefix("layers:\n"), [plain(name, NAME), shown])
         return self._known[key]
 
-    def _piece(self, text: str, choice: list[Any] | None) -> int:
+    def _piece(self, text: str, choice: list[Any] | None = None) -> int:
         if text not in self._known:
             self._known[text] = len(self.texts)
             self.texts.append(text)

@@ -40,7 +40,7 @@ class Point:
     Attributes:
         x: Across.
         y: Up.
-        text: Said of it; lines are separated by newlines.
+        text: Its name; where it is not empty, the pointer and the keyboard find the point and tell its values.
         low: Lower end of its interval in y; likewise.
         high: Upper end.
         big: Stands out.

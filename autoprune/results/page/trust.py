@@ -6,7 +6,7 @@ from collections import Counter
 
 from autoprune.results.details import energy_table
 from autoprune.results.facts import measured
-from autoprune.results.formats import ScoreFormat, number, percent, plain
+from autoprune.results.formats import ScoreFormat, plain
 from autoprune.results.page.figure import Axis, Figure, Point, Series
 from autoprune.results.page.part import Part
 from autoprune.results.trust import (
@@ -42,8 +42,7 @@ def _prediction(records: RunRecords) -> Part | None:
         Point(
             m.ms,
             p.ms,
-            f"config {t.number}\nmeasured {number(m.ms)} ms\npredicted {number(p.ms)} ms "
-            f"({number(p.low_ms)}–{number(p.high_ms)})",
+            f"config {t.number}",
             p.low_ms,
             p.high_ms,
         )
@@ -86,8 +85,7 @@ def _energy(records: RunRecords) -> Part:
                 Point(
                     getattr(t.energy, baseline) / dense.mj,
                     t.energy.mj / dense.mj,
-                    f"config {t.number}\nmodel {percent(t.energy.mj / dense.mj)} of dense\n"
-                    f"{name} {percent(getattr(t.energy, baseline) / dense.mj)}",
+                    f"config {t.number}",
                 )
                 for t in trials
                 if t.energy is not None and t.origin != DENSE
@@ -132,8 +130,7 @@ def _test(records: RunRecords) -> Part:
             Point(
                 t.score or 0.0,
                 t.test_score or 0.0,
-                f"{'dense' if t.origin == DENSE else f'config {t.number}'}\nvalidation {scores.score(t.score)}\n"
-                f"test {scores.score(t.test_score)}",
+                "dense" if t.origin == DENSE else f"config {t.number}",
                 big=t.origin == DENSE,
             )
             for t in kind
@@ -178,7 +175,7 @@ def _rungs(records: RunRecords) -> Part | None:
             Point(
                 low.drop * factor,
                 high.drop * factor,
-                f"config {t.number}\n{first}: {scores.drop(low.drop)}\n{last}: {scores.drop(high.drop)}",
+                f"config {t.number}",
             )
             for t in records.trials
             if t.rungs and t.origin != DENSE
@@ -218,9 +215,7 @@ def _course(records: RunRecords) -> Part:
                 "",
                 2,
                 "steps",
-                tuple(
-                    Point(numbers[i], history[i], f"after trial {numbers[i]}\n{number(history[i], 4)}") for i in corners
-                ),
+                tuple(Point(numbers[i], history[i], f"after trial {numbers[i]}") for i in corners),
             ),
         ),
         note="Flat at the end: more trials would hardly help.",

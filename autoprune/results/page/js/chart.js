@@ -58,9 +58,15 @@ function drawXY(figure, width) {
   svg.append(axes(x, y, xTicks, yTicks, figure.x, figure.y, {left, right, top, bottom}));
   if (figure.diagonal !== null) svg.append(diagonals(x, y, figure.diagonal, {left, right, top, bottom}));
   for (const series of figure.series) svg.append(drawSeries(series, x, y));
-  const hit = figure.series.flatMap((series) => series.points.filter((p) => p[2]).map((p) => ({px: x(p[0]), py: y(p[1]), text: p[2]})));
+  const hit = figure.series.flatMap((series) => series.points.filter((p) => p[2]).map((p) => ({px: x(p[0]), py: y(p[1]), text: pointText(figure, p)})));
   hoverPoints(svg, hit, figure);
   return svg;
+}
+
+function pointText(figure, [x, y, name, low, high]) {
+  const value = (axis, number) => axis.names.length ? axis.names[Math.round(number)] : withUnit(number, axis.unit);
+  const spread = low !== null && high !== null && high > low ? ` (${value(figure.y, low)}–${value(figure.y, high)})` : "";
+  return `${name}\n${figure.x.title || "at"}: ${value(figure.x, x)}\n${figure.y.title}: ${value(figure.y, y)}${spread}`;
 }
 
 function domainOf(axis, values) {

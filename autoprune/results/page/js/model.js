@@ -94,7 +94,7 @@ function layerChoices(trial, layer) {
 }
 
 function configText(trial) {
-  return DATA.configs.of[trial.index].map((piece) => DATA.configs.texts[piece]).join("");
+  return DATA.configs.of[trial.index].map((piece) => DATA.configs.texts[piece]).join("").replaceAll("\0", trial.number);
 }
 
 // As results/formats.plain: characters that turn the direction of a line are shown, not obeyed.
