@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import json
 import time
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from autoprune.search import storage
 from autoprune.search.about import about_study
 from autoprune.search.executors import Job
+from autoprune.search.greybox import History
+from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
 from autoprune.search.opening import FirstTrial, opening
 from autoprune.search.prior import PRIOR, gather, prior_of
 from autoprune.search.proposals import Proposals
@@ -66,6 +69,7 @@ class Ledger:
         earlier = self._spec.search.warm_start
         if earlier is not None and PRIOR not in study.user_attrs:
             study.set_user_attr(PRIOR, gather(earlier, proposals).to_data())
+        self._history = History()
 
     @property
     def dense(self) -> TrialRecord | None:
@@ -86,6 +90,22 @@ class Ledger:
     def seconds(self) -> float:
         """Wall seconds that all settled trials took, whoever ran them."""
         return sum(record.timings.total_s for record in self._records.values())
+
+    @property
+    def _knowledge(self) -> SpaceKnowledge | None:
+        """What is known of the space beside its trials; nothing before the dense model was measured."""
+        return None if self.dense is None else self._known_space
+
+    @cached_property
+    def _known_space(self) -> SpaceKnowledge | None:
+        about, dense = storage.study_record(self._study), self.dense
+        assert about is not None
+        assert dense is not None
+        worst = about.reference.get(DROP, abs(about.dense_score))
+        limits = self._runner.limits(dense)
+        return space_knowledge(
+            self._proposals, self._runner.costs, self._spec.objectives, worst, about.dense_score, limits, dense.values
+        )
 
     def records(self) -> RunRecords | None:
         """Return the records of all settled trials, without test scores; None before the dense model was measured."""
@@ -118,8 +138,11 @@ class Ledger:
         """Ask for the next trial. It is in flight until it is settled or abandoned."""
         started = time.perf_counter()
         settled = storage.proposals_made(self._study.get_trials(deepcopy=False))
-        request = SamplerRequest(self._spec.search.seed, settled + self.in_flight, self._spec.search.trials)
-        self._study.sampler = SAMPLERS.get(self._spec.search.sampler).make(request)
+        search = self._spec.search
+        request = SamplerRequest(
+            search.seed, settled + self.in_flight, search.trials, lambda: self._knowledge, self._history
+        )
+        self._study.sampler = SAMPLERS.get(search.sampler).make(request)
         trial = self._study.ask()
         self._in_flight[trial.number] = trial
         config = self._proposals.suggest(trial)

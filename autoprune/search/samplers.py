@@ -16,6 +16,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from autoprune.registry import Registry
+from autoprune.search.greybox import GreyboxSampler, History, Knowledge
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,15 @@ class SamplerRequest:
         seed: Seed of the study.
         number: Proposals settled so far. A trial that was lost with its process does not count: it is proposed again.
         trials: Trials wanted.
+        knowledge: Gives what is known of the problem beside its trials; None where nothing is.
+        history: Trials that were read before, so that they are not read again; nothing in it decides a proposal.
     """
 
     seed: int
     number: int
     trials: int
+    knowledge: Callable[[], Knowledge | None] = lambda: None
+    history: History | None = None
 
     @property
     def trial_seed(self) -> int:
@@ -123,6 +128,13 @@ def _qmc(request: SamplerRequest) -> optuna.samplers.BaseSampler:
     return SobolSampler(request)
 
 
+def _greybox(request: SamplerRequest) -> optuna.samplers.BaseSampler:
+    return GreyboxSampler(request.trial_seed, request.knowledge(), request.history)
+
+
+SAMPLERS.add(
+    "greybox", SamplerEntry(_greybox, "costs computed, only the accuracy drop modelled, expected hypervolume gain")
+)
 SAMPLERS.add("tpe", SamplerEntry(_tpe, "tree-structured Parzen estimator; Bergstra et al. 2011, Ozaki et al. 2020"))
 SAMPLERS.add("nsga2", SamplerEntry(_nsga2, "genetic, non-dominated sorting; Deb et al. 2002"))
 SAMPLERS.add("random", SamplerEntry(_random, "uniform at random: the baseline"))

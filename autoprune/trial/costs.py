@@ -140,6 +140,11 @@ class TrialCosts:
         except BlueprintError as error:
             self.counted_because = str(error)
 
+    @property
+    def devices(self) -> Mapping[Precision, DeviceCosts]:
+        """Costs of many candidates at once on this device, in each precision; empty where counts do not tell."""
+        return {precision: each.device for precision, each in self._by_counts.items()} if self.model else {}
+
     def of_config(self, config: PruningConfig) -> Costs | None:
         """Return the costs of a config without building anything; None where the built network must tell.
 

@@ -153,7 +153,7 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
         with torch.no_grad():
             for batch in data.walk():
                 # A rest of one sample has no variance where batch norm sees no space.
-                part = _first(batch, max(samples - seen, 2))
+                part = first_samples(batch, max(samples - seen, 2))
                 run_batch(model, part, data.inputs, data.loss)
                 seen += batch_size(part)
                 if seen >= samples:
@@ -167,7 +167,7 @@ def recalibrate_batchnorm(model: nn.Module, data: Calibration, samples: int) -> 
     return seen
 
 
-def _first(batch: Any, count: int) -> Any:
+def first_samples(batch: Any, count: int) -> Any:
     """Return the first ``count`` samples of a batch: of every tensor in it that holds one row a sample."""
     size = batch_size(batch)
     if size <= count:

@@ -1,0 +1,125 @@
+"""The sampler: what is known is computed, what is not is modelled, and the largest expected gain is proposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial
+
+from autoprune.pareto import nondominated
+from autoprune.search.greybox.candidates import candidates, neighbours
+from autoprune.search.greybox.domain import Codes, Domain, domain_of
+from autoprune.search.greybox.history import History
+from autoprune.search.greybox.knowledge import Knowledge
+from autoprune.search.greybox.model import Model, drop_model, plain_model
+
+CANDIDATES = 2000
+"""Candidates of the first look; the best are then improved one knob at a time."""
+
+START = 8
+"""Trials before a model is made: drawn at random, unless the study has first trials."""
+
+CLIMBS = 2
+STARTS = 6
+
+
+class GreyboxSampler(BaseSampler):
+    """An Optuna sampler for problems of which some objectives can be computed, or none.
+
+    It keeps nothing that decides a proposal: all of it comes from the study's trials and the seed, so that any process
+    proposes the same.
+
+    Args:
+        seed: Of every draw, together with the number of finished trials.
+        knowledge: What is computed beside the first objective; None: every objective is modelled from the trials, over
+            the parameters that all of them share (categories, integers and numbers, with or without steps).
+        history: Trials that were read before: one for all samplers of a study saves reading them again.
+    """
+
+    def __init__(self, seed: int = 0, knowledge: Knowledge | None = None, history: History | None = None) -> None:
+        self._seed = seed
+        self._knowledge = knowledge
+        self._history = history or History()
+        self._random = RandomSampler(seed=seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the parameters that all finished trials share."""
+        space = optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
+        return {name: distribution for name, distribution in space.items() if not distribution.single()}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the parameters with the largest expected gain; nothing while there are too few trials."""
+        if not search_space:
+            return {}
+        domain = self._knowledge.domain if self._knowledge else domain_of(search_space)
+        trials = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
+        readings = self._knowledge.readings if self._knowledge else None
+        pending = self._history.read(trials, domain, study.directions, readings, (id(study._storage), study._study_id))
+        complete = [told for _, told in sorted(self._history.told.items()) if told.values is not None]
+        if len(complete) < START:
+            return {}
+        number = len(self._history.told)
+        rng = np.random.default_rng([self._seed, number, len(pending)])
+        model = drop_model(self._knowledge, self._history) if self._knowledge else plain_model(domain, self._history)
+        row = _best(model, domain, pending, rng)
+        return {} if row is None else domain.decode(row)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a parameter at random: at the start, and where trials do not share it."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Do nothing but for the random start: proposals are seeded by the trials."""
+        self._random.reseed_rng()
+
+
+def _best(model: Model, domain: Domain, pending: Codes, rng: np.random.Generator) -> Codes | None:
+    """Return the candidate with the largest expected gain that was not tried; None if there is none."""
+    pending = model.canonical(pending) if len(pending) else pending
+    known = {row.tobytes() for row in model.rows} | {row.tobytes() for row in pending}
+    stairs = model.stairs(pending)
+    order = np.lexsort((model.first, model.others.sum(axis=1)))
+    parents = model.rows[order][_good(model, order)]
+    looked = _new(model.canonical(candidates(domain, model.knobs, parents, rng, CANDIDATES)), known)
+    gains = model.gain(looked, stairs)
+    for _ in range(CLIMBS):
+        best = np.argsort(-gains, kind="stable")[:STARTS]
+        around = [neighbours(domain, looked[i]) for i in best]
+        if not around:
+            break
+        fresh = _new(model.canonical(np.concatenate(around)), known)
+        looked, gains = np.concatenate([looked[best], fresh]), np.concatenate([gains[best], model.gain(fresh, stairs)])
+    return looked[int(np.argmax(gains))] if len(looked) else None
+
+
+def _good(model: Model, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the first front and the second one, within the reference."""
+    points = np.column_stack([np.maximum(model.first, 0.0), model.others])[order]
+    inside = np.flatnonzero((points <= 1).all(axis=1) & model.feasible[order])
+    good = np.zeros(len(points), np.bool_)
+    for _ in range(2):
+        rest = inside[~good[inside]]
+        if len(rest):
+            good[rest[nondominated(points[rest])]] = True
+    return good
+
+
+def _new(rows: Codes, known: set[bytes]) -> Codes:
+    """Return the rows that are not known, each once."""
+    seen = set(known)
+    stays = []
+    for number, row in enumerate(rows):
+        key = row.tobytes()
+        if key not in seen:
+            seen.add(key)
+            stays.append(number)
+    return rows[stays]

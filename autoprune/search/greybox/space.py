@@ -1,0 +1,299 @@
+"""What is known of a pruning space: exact costs of any candidate, which candidates are the same network, damage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+
+from autoprune.cost.candidates import Candidates
+from autoprune.cost.device import DeviceCosts
+from autoprune.cost.table import DENSE as NO_PATTERN
+from autoprune.pruning.granularity import DEPTH, granularity, removed_count
+from autoprune.search import storage
+from autoprune.search.greybox.domain import Axis, Codes, Domain, Floats, grid_axis
+from autoprune.search.greybox.knowledge import Reading
+from autoprune.search.proposals import NONE, PRECISION, Knob, Proposals
+from autoprune.spec.config import LayerChoice, Precision
+from autoprune.spec.front import DROP
+from autoprune.spec.objectives import Limit
+from autoprune.spec.study import LAST_RUNG
+from autoprune.trial.costs import TrialCosts
+
+COMPUTED = (
+    "macs",
+    "effective_macs",
+    "params",
+    "size_bytes",
+    "dram_bytes",
+    "llc_bytes",
+    "activation_bytes",
+    "latency_ms",
+    "energy_mj",
+)
+"""Metrics that follow from counts, the latency and the energy by the models."""
+
+_SHIFT = 0.02
+_NOISE = 0.005
+"""Validation sets of a few hundred to a few thousand samples tell accuracy to about this."""
+
+_LEAST_SCALE = 0.01
+"""Of the score: where no drop is allowed at all, or hardly any, drops up to this are still told apart."""
+
+CRITERION_SHARE = 0.3
+"""How far apart two criteria lie at full sparsity, beside the distance of 1 between dense and full sparsity."""
+
+
+class SpaceKnowledge:
+    """Knowledge of a pruning space on one device.
+
+    Args:
+        proposals: The space; no knob of it removes whole blocks, whose costs depend on which go.
+        devices: Costs from counts, in each precision that the space has.
+        objectives: Metrics; the accuracy drop is one of them, the others are of :data:`COMPUTED`.
+        worst_drop: The reference point's accuracy drop.
+        score: Of the dense model.
+        limits: Computed metric to its upper bound, as a share of dense.
+        table: Estimated damage of each choice, by knob name, shape (methods, sparsities) each, in the score's unit;
+            None where it was not estimated.
+
+    Attributes:
+        domain: The parameters, in the order of knobs.
+        knobs: Knob of each axis.
+        dense: The row of the dense model.
+        scale: The reference drop.
+        shift: Drops far below this share of it are mostly noise.
+    """
+
+    def __init__(
+        self,
+        proposals: Proposals,
+        devices: Mapping[Precision, DeviceCosts],
+        objectives: Sequence[str],
+        worst_drop: float,
+        score: float,
+        limits: Mapping[str, float] | None = None,
+        table: Mapping[str, Floats] | None = None,
+    ) -> None:
+        self._devices = [devices[precision] for precision in proposals.precisions]
+        self._others = tuple(name for name in objectives if name != DROP)
+        self.scale = max(worst_drop, _LEAST_SCALE * abs(score), 1e-9)
+        self.shift = max(_SHIFT, _NOISE * abs(score) / self.scale)
+        self._limits = dict(limits or {})
+        self._graph = self._devices[0].model.graph
+        axes: list[Axis] = []
+        knobs: list[int] = []
+        self._places: list[tuple[int | None, int | None]] = []
+        for number, knob in enumerate(proposals.knobs):
+            where: list[int | None] = []
+            for name, choices in (*knob.parameters().items(), *([] if knob.sparsities else [("", ())])):
+                where.append(len(axes) if len(choices) > 1 else None)
+                if len(choices) > 1:
+                    axes.append(grid_axis(name, choices))
+                    knobs.append(number)
+            self._places.append((where[0], where[1]))
+        self._precision = len(axes) if len(proposals.precisions) > 1 else None
+        if self._precision is not None:
+            axes.append(grid_axis(PRECISION, proposals.precisions))
+            knobs.append(len(proposals.knobs))
+        self.domain = Domain(tuple(axes))
+        self.knobs: NDArray[np.int64] = np.array(knobs, np.int64)
+        self._tables = [_KnobTable(knob) for knob in proposals.knobs]
+        self._damage = None if table is None else [table[knob.name] / self.scale for knob in proposals.knobs]
+        self._groups = {name: n for n, name in enumerate(self._graph.groups)}
+        self._layers = {name: n for n, name in enumerate(self._graph.layers)}
+        self._units = np.array([group.units for group in self._graph.groups.values()], np.int64)
+        self._column = objectives.index(DROP)
+        self._patterns = list(
+            dict.fromkeys(key for t in self._tables for key in t.keys if key and not granularity(key).removed)
+        )
+
+        # Shares of dense by the same models: a measured latency may lie elsewhere, and only gains are compared.
+        dense = self.domain.encode(proposals.uniform(0.0))
+        assert dense is not None
+        self.dense = dense
+        self._dense = {name: float(self.metrics(dense[None], [name])[0, 0]) for name in (*self._others, *self._limits)}
+
+    def _picked(self, codes: Codes, knob: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        method, sparsity = self._places[knob]
+        nothing = np.zeros(len(codes), np.int64)
+        return (
+            nothing if method is None else codes[:, method],
+            nothing if sparsity is None else codes[:, sparsity],
+        )
+
+    def canonical(self, codes: Codes) -> Codes:
+        """Return the first of the rows that give the same config."""
+        out = codes.copy()
+        for knob, table in enumerate(self._tables):
+            method, sparsity = self._picked(codes, knob)
+            for place, first in zip(self._places[knob], table.first, strict=True):
+                if place is not None:
+                    out[:, place] = first[method, sparsity]
+        return out
+
+    def coordinates(self, codes: Codes) -> tuple[Floats, NDArray[np.int64]]:
+        """Return for each knob the fraction that goes, once for each granularity, and a little for each criterion."""
+        columns, owner = [], []
+        for knob, table in enumerate(self._tables):
+            method, sparsity = self._picked(codes, knob)
+            columns.append(table.coordinates[method, sparsity])
+            owner += [knob] * table.coordinates.shape[2]
+        if self._precision is not None:
+            columns.append(codes[:, self._precision, None] / 2)
+            owner.append(len(self._tables))
+        return np.concatenate(columns, axis=1), np.array(owner, np.int64)
+
+    def damage(self, codes: Codes) -> Floats | None:
+        """Return the sum of the estimated damage of the choices, scaled."""
+        if self._damage is None:
+            return None
+        total = np.zeros(len(codes))
+        for knob, damage in enumerate(self._damage):
+            total += damage[self._picked(codes, knob)]
+        return total
+
+    def metrics(self, codes: Codes, names: Sequence[str]) -> Floats:
+        """Return computed metrics in their own units, shape (n, names)."""
+        out = np.zeros((len(codes), len(names)))
+        which = np.zeros(len(codes), np.int64) if self._precision is None else codes[:, self._precision]
+        for number, device in enumerate(self._devices):
+            rows = np.flatnonzero(which == number)
+            if len(rows) and names:
+                out[rows] = _metrics(device, self._candidates(codes[rows]), names)
+        return out
+
+    def costs(self, codes: Codes) -> Floats:
+        """Return the objectives beside the drop, as shares of dense."""
+        return self.metrics(codes, self._others) / [self._dense[name] for name in self._others]
+
+    def allowed(self, codes: Codes) -> NDArray[np.bool_]:
+        """Say which candidates keep every bound on a computed metric."""
+        names = list(self._limits)
+        if not names:
+            return np.ones(len(codes), np.bool_)
+        most = [self._limits[name] * self._dense[name] for name in names]
+        return np.asarray((self.metrics(codes, names) <= most).all(axis=1), np.bool_)
+
+    def readings(self, trial: FrozenTrial) -> Sequence[Reading]:
+        """Return the drop that a trial measured and those of its rungs; nothing where a bound stopped it before."""
+        record = storage.record_of(trial)
+        if record is None:
+            return [Reading(float(trial.values[self._column]))] if trial.values else []
+        found = [Reading(rung.drop, rung.name) for rung in record.rungs or () if rung.name != LAST_RUNG]
+        if record.state == "complete" and DROP in record.values:
+            found.append(Reading(record.values[DROP]))
+        return found
+
+    def _candidates(self, codes: Codes) -> Candidates:
+        kept = np.tile(self._units, (len(codes), 1))
+        pattern = np.full((len(codes), len(self._layers)), NO_PATTERN, np.int64)
+        fraction = np.zeros(pattern.shape)
+        for knob, table in enumerate(self._tables):
+            method, sparsity = self._picked(codes, knob)
+            if table.knob.group is not None:
+                kept[:, self._groups[table.knob.group.name]] -= table.gone[method, sparsity]
+            if any(key and not granularity(key).removed for key in table.keys):
+                column = self._layers[table.knob.name]
+                numbers = np.array(
+                    [self._patterns.index(key) if key in self._patterns else NO_PATTERN for key in table.keys]
+                )
+                fraction[:, column] = table.masked[method, sparsity]
+                pattern[:, column] = np.where(fraction[:, column] > 0, numbers[method], NO_PATTERN)
+        return self._devices[0].model.asked.fractions(kept, pattern, fraction, self._patterns)
+
+
+def _metrics(device: DeviceCosts, candidates: Candidates, names: Sequence[str]) -> Floats:
+    counts = device.model.counts(candidates)
+    values = {name: np.asarray(getattr(counts, name), float) for name in COMPUTED if hasattr(counts, name)}
+    if any(name not in values for name in names):
+        cost = device.costs(candidates)
+        values |= {
+            "dram_bytes": cost.dram_bytes,
+            "llc_bytes": cost.llc_bytes,
+            "activation_bytes": cost.activation_bytes,
+            "latency_ms": cost.latency_s * 1e3,
+        }
+        if "energy_mj" in names:
+            values["energy_mj"] = device.energy_j(cost) * 1e3
+    return np.column_stack([values[name] for name in names])
+
+
+class _KnobTable:
+    """Everything about the choices of one knob, as arrays (methods, sparsities).
+
+    Attributes:
+        knob: The knob.
+        keys: Granularity of each method; empty for none.
+        gone: Units that go of its group.
+        masked: Fraction of units that a mask removes.
+        first: For both axes, the first place that gives the same choice.
+        coordinates: Shape (methods, sparsities, d).
+    """
+
+    def __init__(self, knob: Knob) -> None:
+        self.knob = knob
+        sparsities = knob.sparsities or (0.0,)
+        parts = [
+            ("", "") if method == NONE else (method.partition("/")[0], method.partition("/")[2])
+            for method in knob.methods
+        ]
+        self.keys = [key for key, _ in parts]
+        shape = (len(knob.methods), len(sparsities))
+        self.gone = np.zeros(shape, np.int64)
+        self.masked = np.zeros(shape)
+        self.first = (np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+        granularities = [key for key in dict.fromkeys(self.keys) if key]
+        criteria = [name for name in dict.fromkeys(name for _, name in parts) if name]
+        self.coordinates = np.zeros((*shape, len(granularities) + (len(criteria) if len(criteria) > 1 else 0)))
+        seen: dict[LayerChoice | None, tuple[int, int]] = {}
+        for m, (key, criterion) in enumerate(parts):
+            for s, sparsity in enumerate(sparsities):
+                choice = knob.choice({f"{knob.name}|method": knob.methods[m], f"{knob.name}|sparsity": sparsity})
+                place = seen.setdefault(choice, (m, s))
+                self.first[0][m, s], self.first[1][m, s] = place
+                if choice is None:
+                    continue
+                fraction = choice.fraction
+                if granularity(key).removed and key != DEPTH:
+                    assert knob.group is not None
+                    self.gone[m, s] = removed_count(knob.group.units, fraction)
+                elif key != DEPTH:
+                    self.masked[m, s] = fraction
+                self.coordinates[m, s, granularities.index(key)] = fraction
+                if len(criteria) > 1:
+                    self.coordinates[m, s, len(granularities) + criteria.index(criterion)] = CRITERION_SHARE * fraction
+
+
+def space_knowledge(
+    proposals: Proposals,
+    costs: TrialCosts,
+    objectives: Sequence[str],
+    worst_drop: float,
+    score: float,
+    limits: Sequence[Limit],
+    dense: Mapping[str, float],
+) -> SpaceKnowledge | None:
+    """Return what is known of a study's space; None where its costs do not follow from counts, or no drop is wanted.
+
+    Args:
+        proposals: The space.
+        costs: Of the study's trials.
+        objectives: Of the study.
+        worst_drop: The reference point's accuracy drop.
+        score: Of the dense model.
+        limits: Of the study.
+        dense: Metrics of the dense model.
+    """
+    blocks = any(knob.stage is not None for knob in proposals.knobs)
+    computed = all(name in (DROP, *COMPUTED) for name in objectives)
+    if not costs.devices or blocks or DROP not in objectives or not computed:
+        return None
+    shares = {
+        limit.metric: limit.value / dense[limit.metric]
+        for limit in limits
+        if limit.metric in COMPUTED and dense[limit.metric] > 0
+    }
+    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares)

@@ -1,0 +1,80 @@
+"""Race the samplers on real networks, and write the comparison.
+
+    python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2]
+    python -m tests.benchmarks.samplers table
+
+``run`` appends to ``reports/samplers/runs/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once. ``table``
+writes ``reports/samplers/README.md`` and its plot from the recorded runs, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import optuna
+import torch
+
+from autoprune.search.opening import opening
+from autoprune.search.samplers import SAMPLERS
+from tests.benchmarks.sampling.evaluations import Evaluations
+from tests.benchmarks.sampling.problems import Problem
+from tests.benchmarks.sampling.race import Make, race, read_run
+
+REPORT = Path("reports/samplers")
+TRIALS = {"gp": 100}
+
+
+def maker(row: str) -> Make:
+    """Return what makes the sampler of a row."""
+    if row == "gp":
+        return lambda request: optuna.samplers.GPSampler(seed=request.trial_seed)
+    return SAMPLERS.get(row.partition(",")[0]).make
+
+
+def run(options: argparse.Namespace) -> None:
+    network, _, space = options.problem.partition("-")
+    evaluations = Evaluations(Problem(network, space), options.data, options.work)
+    first = opening(evaluations.proposals, evaluations.runner.graph, evaluations.runner.book, 320)
+    path = options.out / "runs" / f"{options.problem}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = {
+        (known.row, known.objectives, known.seed)
+        for known in map(read_run, path.read_text().splitlines() if path.exists() else [])
+    }
+    for seed in options.seeds:
+        for row in options.row:
+            if (row, options.objectives, seed) in done:
+                continue
+            plain = row.endswith(", plain")
+            trials = min(options.trials, TRIALS.get(row, options.trials))
+            params = [each.params for each in first[: 1 if plain else None]]
+            found = race(evaluations, row, maker(row), options.objectives, seed, trials, params, not plain)
+            with path.open("a") as file:
+                file.write(found.line() + "\n")
+            print(
+                f"{options.problem} {row} seed {seed}: ask {found.ask_s:.0f} s, evaluate {found.evaluate_s:.0f} s",
+                flush=True,
+            )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=REPORT)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run")
+    one.add_argument("--data", type=Path, required=True)
+    one.add_argument("--work", type=Path, default=Path("runs/samplers"))
+    one.add_argument("--problem", required=True)
+    one.add_argument("--row", nargs="+", required=True)
+    one.add_argument("--objectives", type=int, choices=(2, 4), default=2)
+    one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    one.add_argument("--trials", type=int, default=320)
+    options = parser.parse_args()
+    run(options)
+
+
+if __name__ == "__main__":
+    main()
