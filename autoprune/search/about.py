@@ -42,6 +42,23 @@ def checkpoint_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def bound_notes(spec: StudySpec, runner: TrialRunner, dense: TrialRecord) -> tuple[str, ...]:
+    """Return what a user should know of bounds on the score: what a percentage comes to, and a bound above dense."""
+    notes = []
+    for bound, limit in zip(spec.bounds, runner.limits(dense), strict=True):
+        if bound.metric != SCORE:
+            continue
+        score = dense.score or 0.0
+        if bound.relative:
+            notes.append(f"the constraint on the score comes to {limit} ({bound.value:.4g} of the dense {score:.4g})")
+        if limit.excess(score) > 0:
+            notes.append(
+                f"the dense model itself does not meet the constraint {limit}: it has {score:.4g}, so only a pruned "
+                "one that gains can"
+            )
+    return tuple(notes)
+
+
 def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes: Sequence[str]) -> StudyRecord:
     """Return what holds for a whole study, once its dense model was measured.
 

@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.search import storage
-from autoprune.search.about import about_study
+from autoprune.search.about import about_study, bound_notes
 from autoprune.search.executors import Job
 from autoprune.search.greybox import History
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
@@ -196,7 +196,10 @@ class Ledger:
             record = record.model_copy(update={"config": job.config})
             self.test(record)  # a test that cannot run is better known before the search than after
             warning = self._runner.norm_warning(record.score or 0.0)
-            self.warnings = (warning,) if warning else ()
+            self.warnings = (
+                *((warning,) if warning else ()),
+                *bound_notes(self._spec, self._runner, record),
+            )
             about = about_study(self._shown, self._runner, record, (*self._proposals.notes, *self.warnings))
             self._study.set_user_attr(storage.STUDY, about.to_data())
             started = time.perf_counter()

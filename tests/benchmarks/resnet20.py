@@ -18,6 +18,10 @@ def accuracy(x, y, model):
     return float(torch.cat([model(part).argmax(1) for part in x.split(250)]).eq(y).float().mean())
 
 
+def sample_accuracy(x, y, model, samples):
+    return accuracy(x[:samples], y[:samples], model)
+
+
 def finetune(batches, model, steps):
     optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01, momentum=0.9)
     for step in range(steps):
@@ -36,4 +40,5 @@ def task():
     validate, test = partial(accuracy, x[:1000], y[:1000]), partial(accuracy, x[1000:], y[1000:])
     batches = list(zip(train.split(128), labels.split(128), strict=True))
     loss = lambda model, batch: cross_entropy(model(batch[0]), batch[1])  # noqa: E731
-    return Task(model, x[:1], validate, True, test, batches, loss, partial(finetune, batches))
+    sample = partial(sample_accuracy, x[:1000], y[:1000])
+    return Task(model, x[:1], validate, True, test, batches, loss, partial(finetune, batches), sample)

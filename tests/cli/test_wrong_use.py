@@ -62,6 +62,15 @@ def write_study(directory, **changes):
         ({"constraints": "{accuracy: >= 0.9}"}, "not valid YAML"),
         ({"constraints": "{macs: at least 5}"}, "less macs is better; give an upper bound, as in 'at most 60%'"),
         ({"constraints": "{accuracy: 0.9, score: 0.8}"}, "accuracy is the score, which is bounded twice"),
+        ({"search": "{rungs: [{samples: 9}]}"}, "and the task has no evaluate_sample; give Task.evaluate_sample"),
+        (
+            {"search": "{rungs: [{}]}"},
+            "search.rungs must get dearer: 'all samples' comes before 'all samples' (the last",
+        ),
+        ({"search": "{warm_start: nope}"}, "nope holds no records.jsonl; give the directory of a run"),
+        ({"search": "{budget: long}"}, "a time is a number with s, m or h"),
+        ({"constraints": "{macs: 1%}"}, "no config of the space meets the constraint macs at most 1% of dense"),
+        ({"recovery": "{batchnorm: shft}"}, "key 'recovery.batchnorm' is 'shft'"),
         ({"storage": "foo"}, "give an Optuna storage URL"),
     ],
 )

@@ -222,6 +222,19 @@ def test_a_refused_config_that_was_recorded_but_not_told_is_told(tmp_path, monke
     assert all(t.state.is_finished() for t in trials_of(tmp_path))
 
 
+def test_what_a_bound_on_the_score_comes_to_is_told_with_the_dense_model(tmp_path):
+    seen = []
+    make(tmp_path, trials=2, constraints={"accuracy": "at least 90%"}).run(seen.append)
+    assert seen[1].warnings == ("the constraint on the score comes to score at least 0.9 (0.9 of the dense 1)",)
+    assert seen[2].warnings == ()
+    study = make(tmp_path / "above", trials=2, constraints={"accuracy": "at least 1.5"})
+    study.run()
+    assert any(
+        "the dense model itself does not meet the constraint score at least 1.5" in n
+        for n in study.records().study.notes
+    )
+
+
 def test_failed_trials_keep_their_traceback_and_the_search_goes_on(tmp_path):
     study = make(tmp_path)
     errors = {2: ValueError("boom"), 3: MemoryError(), 4: torch.OutOfMemoryError("CUDA"), 5: SystemExit(3)}
