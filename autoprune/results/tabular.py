@@ -148,7 +148,7 @@ def _last_line(trial: TrialRecord) -> str:
 
 
 def _written(value: Value) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN is no value
         return ""
     return _defused(value) if isinstance(value, str) else str(value) if isinstance(value, bool) else repr(value)
 

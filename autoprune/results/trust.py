@@ -87,8 +87,9 @@ def predictions(records: RunRecords) -> str:
 def validation_against_test(records: RunRecords) -> str:
     """Say how the drop on validation data, which the search saw, compares with the drop on test data."""
     study = records.study
-    dense = next((t for t in measured(records) if t.origin == DENSE and t.test_score is not None), None)
-    trials = [t for t in measured(records) if t.origin != DENSE and t.test_score is not None and DROP in t.values]
+    tested = [t for t in measured(records) if t.test_score is not None and math.isfinite(t.test_score)]
+    dense = next((t for t in tested if t.origin == DENSE), None)
+    trials = [t for t in tested if t.origin != DENSE and math.isfinite(t.values.get(DROP, math.nan))]
     if dense is None or dense.test_score is None or not trials:
         return (
             "No pruned model was scored on test data, so nothing shows how much the choice on validation data flatters."

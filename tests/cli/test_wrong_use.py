@@ -110,6 +110,9 @@ def test_a_study_that_cannot_be_searched(run, tmp_path, changes, sentence):
         (["select", "nope", "--minimize", "macs"], "nope is no directory"),
         (["select", "run", "--minimize", "macs", "-o", "run"], "(Is a directory); give another path"),
         (["report", "nope"], "nope is no directory"),
+        (["report", "run", "run"], "give the folder for it with -o DIR"),
+        (["report", "run", "run", "-o", "out", "--parquet"], "--parquet writes the tables of one run"),
+        (["search", "study.yaml", "--log", "mlflow"], "study.yaml: no such file"),
         (["report", "run", "-o", "run/records.jsonl"], "no report can be written"),
         (["apply", "nope.yaml", "--task", "a:b", "-o", "x"], "nope.yaml: no such file"),
         (["search", "nope.yaml"], "nope.yaml: no such file"),
@@ -166,7 +169,9 @@ def test_a_full_disk_is_a_failure_of_the_run(run, monkeypatch, finished):
     assert "free some space, then run 'autoprune report'" in said
 
 
-@pytest.mark.parametrize("kind", ["devices", "spaces", "criteria", "granularities", "runtimes", "samplers", "metrics"])
+@pytest.mark.parametrize(
+    "kind", ["devices", "spaces", "criteria", "granularities", "runtimes", "samplers", "metrics", "loggers"]
+)
 def test_everything_that_a_study_may_name_is_listed(kind):
     found = CliRunner().invoke(cli.command, ["list", kind], catch_exceptions=False)
     assert found.exit_code == 0

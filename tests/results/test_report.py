@@ -77,6 +77,22 @@ def hostile():
     )
 
 
+def no_number():
+    """Every float of one trial is NaN, as a storage that was mended by hand may hold it."""
+    records = with_findings(run_records(12))
+    nan = float("nan")
+    trial = records.trials[9]
+    broken = trial.model_copy(
+        update={
+            "values": dict.fromkeys(trial.values, nan),
+            "score": nan,
+            "test_score": nan,
+            "latency": trial.latency.model_copy(update={"ms": nan, "ratio": nan, "ratio_low": nan, "ratio_high": nan}),
+        }
+    )
+    return records.model_copy(update={"trials": (*records.trials[:9], broken, *records.trials[10:])})
+
+
 EDGES = {
     "no trials": lambda: run_records(0),
     "dense alone": lambda: run_records(1),
@@ -91,9 +107,10 @@ EDGES = {
     "no groups": lambda: run_records(12, groups={}, pinned={}, notes=(), versions={}),
     "hostile": hostile,
     "all findings": lambda: with_findings(run_records(30)),
-    "findings without trials": lambda: with_findings(run_records(0)),
+    "findings and the dense model alone": lambda: with_findings(run_records(1)),
     "hostile findings": lambda: with_findings(hostile(), devices=HOSTILE[:2]),
     "still going on": lambda: with_findings(run_records(9)),
+    "no number": no_number,
     "an old record": lambda: read_records(TESTS / "golden" / "records-1.jsonl"),
 }
 
@@ -115,7 +132,10 @@ def test_every_run_renders(edge, tmp_path):
     assert "nan" not in re.findall(r"\w+", "".join(page.text).lower())
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL).group(1))
     assert {figure["key"] for figure in data["figures"]} <= set(ids)
-    assert paths.markdown.read_text(encoding="utf-8").startswith("# Pruning report")
+    text = paths.markdown.read_text(encoding="utf-8")
+    assert text.startswith("# Pruning report")
+    assert "nan" not in re.findall(r"\w+", text.lower())
+    assert "nan" not in paths.trials_csv.read_text(encoding="utf-8").lower().split(",")
     FrontDocument.model_validate_json(paths.front_json.read_text(encoding="utf-8"))
 
 
