@@ -7,7 +7,8 @@ AutopruneError
 │   ├── TaskError           the task does not import, returns the wrong thing, or scores NaN
 │   ├── TraceError          the model cannot be exported, or the example inputs do not fit
 │   ├── ConfigError         a pruning config that does not fit this model
-│   └── RunDirectoryError   a run directory that is missing, foreign or unreadable
+│   ├── RunDirectoryError   a run directory that is missing, foreign or unreadable
+│   └── ClusterError        a cluster that is missing, or lacks what trials need
 └── RunError                the run failed; the command exits with 1
     ├── StorageError        the study's storage cannot be read or written
     ├── TrialError          one trial's own failure; the study loop records it and goes on
@@ -54,6 +55,10 @@ class ConfigError(UsageError):
 
 class RunDirectoryError(UsageError):
     """A run directory cannot serve this command."""
+
+
+class ClusterError(UsageError):
+    """A cluster cannot run the trials of a study."""
 
 
 class RunError(AutopruneError):

@@ -18,6 +18,7 @@ from autoprune.cli.profile import profile
 from autoprune.cli.report import report
 from autoprune.cli.search import search
 from autoprune.cli.select import select
+from autoprune.cli.status import status
 from autoprune.cli.streams import err
 from autoprune.errors import AutopruneError, UsageError, one_line
 
@@ -65,5 +66,5 @@ def command(debug: bool) -> None:
     """Search which layers of a trained network to prune, how much, and in which pattern, for a device."""
 
 
-for _command in (profile, search, report, select, apply, export, calibrate, list_):
+for _command in (profile, search, status, report, select, apply, export, calibrate, list_):
     command.add_command(_command)

@@ -28,8 +28,8 @@ def calibrate(device: str, output: Path | None, budget: str, layers: int, thread
     """
     from autoprune.cost.calibrate import calibrate as fitted_to_this_machine
     from autoprune.cost.calibrate import default_path
+    from autoprune.spec.amounts import duration_s
     from autoprune.spec.hardware import load_device
-    from autoprune.spec.study import duration_s
 
     try:
         seconds = duration_s(budget)

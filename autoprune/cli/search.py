@@ -16,6 +16,7 @@ from autoprune.errors import AutopruneError, RunError, UsageError
 
 if TYPE_CHECKING:
     from autoprune.search.loop import Progress as StudyProgress
+    from autoprune.spec.study import StudySpec
     from autoprune.trial.task import Task
 
 
@@ -31,7 +32,19 @@ if TYPE_CHECKING:
     metavar="KEY:WHERE",
     help="Tell trials to mlflow:URI or tensorboard:FOLDER too; may be repeated.",
 )
-def search(study: Path, output: Path | None, trials: int | None, seed: int | None, places: tuple[str, ...]) -> None:
+@click.option("--executor", help="Where trials run, instead of the study's: local, ray, or a plug-in's key.")
+@click.option("--ray-address", help="Cluster of executor ray: auto, HOST:PORT, or local.")
+@click.option("--detach", is_flag=True, help="Hand the search to the cluster as a Ray job, and return.")
+def search(
+    study: Path,
+    output: Path | None,
+    trials: int | None,
+    seed: int | None,
+    places: tuple[str, ...],
+    executor: str | None,
+    ray_address: str | None,
+    detach: bool,
+) -> None:
     """Run the study in STUDY (a YAML file), or go on with it.
 
     The run directory gets study.yaml, study.db, records.jsonl and report/. Killing the process loses at most the trial
@@ -42,7 +55,11 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
     spec = load_study(study)
     changes = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
     spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
+    spec = _placed(spec, executor, ray_address)
     directory = output or Path("runs") / study.stem
+    if detach:
+        _detach(spec, directory)
+        return
 
     from autoprune.results.report import write_report
     from autoprune.results.summary import headline
@@ -92,6 +109,25 @@ def search(study: Path, output: Path | None, trials: int | None, seed: int | Non
     for sentence in (told.main, *told.more):
         out.print(Text(sentence), soft_wrap=True)
     out.print(Text(f"Report: {paths.html}"), soft_wrap=True)
+
+
+def _placed(spec: StudySpec, executor: str | None, address: str | None) -> StudySpec:
+    """Return the study with the executor that the command names."""
+    from autoprune.spec.executor import RAY, executor_key, on_ray
+
+    key = executor or executor_key(spec.executor)
+    if address is not None and key != RAY:
+        raise UsageError(f"--ray-address is for executor ray, and this search runs on {key!r}; add --executor ray")
+    if key == RAY:
+        return spec.model_copy(update={"executor": on_ray(spec.executor, {"address": address} if address else {})})
+    return spec.model_copy(update={"executor": key}) if executor else spec
+
+
+def _detach(spec: StudySpec, directory: Path) -> None:
+    from autoprune.search.ray.submit import submit
+
+    job = submit(spec, directory)
+    out.print(Text(f"Job {job.name} runs on {job.dashboard}. 'autoprune status {directory}' tells how far it is."))
 
 
 class _progress_bar:  # noqa: N801 - used as a context manager, like a function

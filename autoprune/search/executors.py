@@ -85,10 +85,12 @@ class ExecutorEntry:
     Attributes:
         open: Starts it, or says in a sentence why it cannot.
         summary: One line for people.
+        measures: Whether it measures latency itself, on a device that need not be here.
     """
 
     open: Callable[[ExecutorRequest], Executor]
     summary: str
+    measures: bool = False
 
 
 EXECUTORS: Registry[ExecutorEntry] = Registry("executor", "autoprune.executors")
@@ -101,3 +103,12 @@ def _local(request: ExecutorRequest) -> Executor:
 
 
 EXECUTORS.add("local", ExecutorEntry(_local, "in the process of the search, one trial at a time"))
+
+
+def _ray(request: ExecutorRequest) -> Executor:
+    from autoprune.search.ray.executor import RayExecutor
+
+    return RayExecutor(request)
+
+
+EXECUTORS.add("ray", ExecutorEntry(_ray, "on a Ray cluster, latency on the target device", measures=True))

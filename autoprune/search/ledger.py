@@ -6,6 +6,7 @@ Optuna is told, so that a process may die between any two statements.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -20,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.search import storage
 from autoprune.search.about import about_study, bound_notes
+from autoprune.search.drivers import Drivers
 from autoprune.search.executors import Job
 from autoprune.search.greybox import History
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
@@ -59,6 +61,7 @@ class Ledger:
         self._study, self._runner, self._proposals = study, runner, proposals
         self._directory, self._shown = directory, shown
         self._spec = runner.spec
+        self._drivers = Drivers(study, directory, runner.spec.storage is not None)
         self._records: dict[int, TrialRecord] = {}
         self._known: dict[str, int] = {}
         self._in_flight: dict[int, Trial] = {}
@@ -85,6 +88,11 @@ class Ledger:
     def in_flight(self) -> int:
         """Trials that were proposed here and are not settled."""
         return len(self._in_flight)
+
+    @property
+    def elsewhere(self) -> int:
+        """Trials that other drivers of the study work on."""
+        return len(self._drivers.others(self._study.get_trials(deepcopy=False))) if self._drivers.shared else 0
 
     @property
     def seconds(self) -> float:
@@ -118,33 +126,44 @@ class Ledger:
         Returns:
             Jobs of trials that had come to a rung: they are in flight again and go on from there.
         """
-        jobs = []
+        self._drivers.start()
         for trial in self._study.get_trials(deepcopy=False):
             record = storage.record_of(trial)
             if record is not None:
                 self._remember(record)
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            record = self._records.get(trial.number)
-            if record is not None:
-                self._tell(trial.number, record)  # the process died after the record, before the telling
-            elif self._rungs is not None and (so_far := storage.record_of(trial, storage.CLIMBING)) is not None:
-                jobs.append(self._go_on(trial, so_far))
-            else:
-                self._study.tell(trial.number, state=TrialState.FAIL)
+        jobs = self._take_over()
         self._enqueue()
         return jobs
+
+    def refresh(self) -> list[Job]:
+        """Take in what other drivers of the study have done, and take over what they left when they were lost.
+
+        Returns:
+            Jobs as from :meth:`resume`.
+        """
+        if not self._drivers.shared:
+            return []
+        had_dense = self.dense is not None
+        self._read_others()
+        jobs = self._take_over()
+        if self.dense is not None and not had_dense:
+            self._enqueue()
+        return jobs
+
+    def close(self) -> None:
+        """Let other drivers know that this one is gone."""
+        self._drivers.close()
 
     def propose(self) -> Job:
         """Ask for the next trial. It is in flight until it is settled or abandoned."""
         started = time.perf_counter()
-        settled = storage.proposals_made(self._study.get_trials(deepcopy=False))
+        made = storage.proposals_made(self._study.get_trials(deepcopy=False))
         search = self._spec.search
-        request = SamplerRequest(
-            search.seed, settled + self.in_flight, search.trials, lambda: self._knowledge, self._history
-        )
+        request = SamplerRequest(search.seed, made, search.trials, lambda: self._knowledge, self._history)
         self._study.sampler = SAMPLERS.get(search.sampler).make(request)
         trial = self._study.ask()
         self._in_flight[trial.number] = trial
+        self._drivers.claim(trial)
         config = self._proposals.suggest(trial)
         origin = str(trial.user_attrs.get(storage.ORIGIN, self._spec.search.sampler))
         if self.dense is None:
@@ -161,9 +180,26 @@ class Ledger:
         """Return the record of a job whose config is known or in flight; None for one that has to be run."""
         known = self._known.setdefault(job.config.signature, job.number)
         if known == job.number:
-            return None
+            taken = self._taken(job.number)
+            if taken is None:
+                return None
+            known = taken
+            del self._known[job.config.signature]
         error = f"repeats the config of trial {known}"
         return TrialRecord(number=job.number, state="pruned", origin=job.origin, config=job.config, error=error)
+
+    def surplus(self, job: Job) -> bool:
+        """Give up a trial if other drivers have asked for enough at the same moment; tell whether that was so."""
+        if not self._drivers.shared:
+            return False
+        self._read_others()
+        others = self._drivers.others(self._study.get_trials(deepcopy=False))
+        earlier = sum(other.number < job.number for other in (*others, *self._in_flight.values()))
+        if self.finished + earlier < self._spec.search.trials:
+            return False
+        del self._in_flight[job.number]
+        self._study.tell(job.number, state=TrialState.FAIL)
+        return True
 
     def climb(self, job: Job, record: TrialRecord) -> Job | TrialRecord:
         """Take what a job brought: the trial's next job, or the record to settle it with.
@@ -192,7 +228,7 @@ class Ledger:
             TaskError: The dense model cannot be scored on test data.
         """
         started = time.perf_counter()
-        if job.dense is None:
+        if job.dense is None and record.state == "complete":
             record = record.model_copy(update={"config": job.config})
             self.test(record)  # a test that cannot run is better known before the search than after
             warning = self._runner.norm_warning(record.score or 0.0)
@@ -226,13 +262,13 @@ class Ledger:
             self._study.set_user_attr(storage.STUDY, ended.to_data())
 
     def abandon(self) -> None:
-        """Close what is in flight. Without a record it counts for nothing, and is proposed again.
+        """Close what is in flight. Without a record it counts for nothing, and is queued again.
 
         What has come to a rung stays open: the next run goes on from there.
         """
         for number, trial in self._in_flight.items():
             if storage.RECORD not in trial.user_attrs and storage.CLIMBING not in trial.user_attrs:
-                self._study.tell(number, state=TrialState.FAIL)
+                self._queue_again(self._study.get_trials(deepcopy=False)[number])
         self._in_flight.clear()
         self._climbing.clear()
 
@@ -247,6 +283,7 @@ class Ledger:
         """Queue what every study starts with and this one lacks: the dense model, and after it the baselines."""
         trials = self._study.get_trials(deepcopy=False)
         present = {_key(_fixed(t)) for t in trials if t.state == TrialState.WAITING}
+        present |= {_key(_fixed(t)) for t in self._drivers.others(trials)}
         begun = (storage.RECORD, storage.CLIMBING)
         present |= {_key(t.params) for t in trials if any(key in t.user_attrs for key in begun)}
         wanted = self._spec.search.trials
@@ -259,6 +296,58 @@ class Ledger:
             if _key(searched) not in present:
                 present.add(_key(searched))
                 self._study.enqueue_trial(searched, user_attrs={storage.ORIGIN: origin})
+
+    def _read_others(self) -> None:
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.number not in self._records and trial.state.is_finished():
+                record = storage.record_of(trial)
+                if record is not None:
+                    self._remember(record)
+
+    def _take_over(self) -> list[Job]:
+        """Finish or free the running trials that nobody works on."""
+        jobs = []
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number in self._in_flight or not self._drivers.is_lost(trial):
+                continue
+            record = storage.record_of(trial)
+            if record is not None:  # the process died after the record, before the telling
+                self._remember(record)
+                with _told_by_another():
+                    self._tell(trial.number, record)
+            elif self._rungs is not None and (so_far := storage.record_of(trial, storage.CLIMBING)) is not None:
+                jobs.append(self._go_on(trial, so_far))
+            else:
+                self._queue_again(trial)
+        return jobs
+
+    def _queue_again(self, trial: FrozenTrial) -> None:
+        """Close a trial that came to no record, and queue what it was to try.
+
+        One that was lost before all of its parameters were drawn is drawn again, with the same seed.
+        """
+        with _told_by_another():
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            searched = self._proposals.searched(self._proposals.uniform(0.0))
+            if self.dense is not None and trial.params.keys() == searched.keys():
+                origin = trial.user_attrs.get(storage.ORIGIN, self._spec.search.sampler)
+                self._study.enqueue_trial(trial.params, user_attrs={storage.ORIGIN: origin})
+
+    def _taken(self, number: int) -> int | None:
+        """Return the trial of another driver that tries the same at this moment.
+
+        What was queued twice is the earlier trial's; of two that were drawn at the same moment both may give way.
+        """
+        if not self._drivers.shared:
+            return None
+        trials = self._study.get_trials(deepcopy=False)
+        mine = trials[number]
+        for other in self._drivers.others(trials):
+            queued = _fixed(mine) and _fixed(other)
+            same = _key(_fixed(other) if queued else other.params) == _key(mine.params)
+            if same and (not queued or other.number < number):
+                return int(other.number)
+        return None
 
     def _constrain(self, trial: Trial, record: TrialRecord) -> None:
         dense = self.dense or record
@@ -338,6 +427,11 @@ def _added(so_far: TrialRecord | None, record: TrialRecord) -> TrialRecord:
         both = (so_far.timings, timings)
         timings = Timings(**{name: sum(getattr(part, name) for part in both) for name in Timings.model_fields})
     return record.model_copy(update={"rungs": rungs, "timings": timings})
+
+
+def _told_by_another() -> contextlib.suppress:
+    """Let another driver win that takes over the same trial at the same moment."""
+    return contextlib.suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError)
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from autoprune.spec.study import SearchSpec
 GOES_ON = "The same command goes on"
 """What to do about a search that ended early by no fault of its space."""
 
+POLL_S = 1.0
+"""Seconds between two looks at what other drivers do, while there is nothing to do here."""
+
 MOST_FAILURES = 10
 """Failures in a row after which something other than the configs is wrong."""
 
@@ -110,9 +113,13 @@ class Loop:
         """
         self._report(None)
         while True:
+            self._waiting += self._ledger.refresh()
             stopped = self._fill()
             if not self._ledger.in_flight:
-                return stopped
+                if stopped or self._ledger.finished >= self._search.trials or not self._ledger.elsewhere:
+                    return stopped
+                time.sleep(POLL_S)  # what is left to do is in flight with another driver
+                continue
             job, record = self._executor.wait()
             self._submitted -= 1
             went = self._ledger.climb(job, record)
@@ -125,15 +132,21 @@ class Loop:
         """Propose while there is room; return why nothing more is to be proposed, empty if all is or will be done."""
         while self._waiting and self._submitted < self._executor.capacity:
             self._submit(self._waiting.pop(0))  # who climbs goes first
-        while self._ledger.finished + self._ledger.in_flight < self._search.trials:
+        while (
+            self._ledger.finished + self._ledger.in_flight + (elsewhere := self._ledger.elsewhere) < self._search.trials
+        ):
             stopped = self._ended()
             if stopped:
                 return stopped
+            if elsewhere and self._ledger.dense is None:
+                return ""  # another driver measures the dense model
             # Everything is compared with the dense model: it goes first, alone.
             room = self._executor.capacity if self._ledger.dense is not None else 1
             if self._ledger.in_flight >= room:
                 return ""
             job = self._ledger.propose()
+            if self._ledger.surplus(job):
+                return ""
             repeat = self._ledger.repeat(job)
             if repeat is None:
                 self._repeats = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -31,6 +32,9 @@ STUDY = "autoprune:study"
 RECORD = "autoprune:record"
 TEST_SCORES = "autoprune:test_scores"
 ORIGIN = "autoprune:origin"
+
+MOST_RACES = 3
+"""How often a storage of several drivers is opened again after a failure."""
 CLIMBING = "autoprune:climbing"
 """The record so far of a trial that climbs rungs; once it is settled, :data:`RECORD` holds all of them."""
 
@@ -56,13 +60,27 @@ def opened_study(
     """
     if url is None:
         check_sqlite(directory / "study.db")
-    with storage_errors(shown_url(url, directory)):
-        storage = _connect(url, directory)
+    storage, study = _connected(url, directory, objectives, identity)
     try:
-        yield _own_study(storage, url, directory, objectives, identity)
+        yield study
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _connected(
+    url: str | None, directory: Path, objectives: tuple[str, ...], identity: Mapping[str, Any]
+) -> tuple[RDBStorage, optuna.Study]:
+    for more in range(MOST_RACES if url is not None else 0, -1, -1):
+        try:
+            with storage_errors(shown_url(url, directory)):
+                storage = _connect(url, directory)
+            return storage, _own_study(storage, url, directory, objectives, identity)
+        except StorageError:
+            if not more:
+                raise
+            time.sleep(0.5)  # another driver makes the same tables, or the same study, at the same moment
+    raise AssertionError("the last try returns or raises")
 
 
 def _own_study(
@@ -243,8 +261,8 @@ def study_record(study: optuna.Study) -> StudyRecord | None:
 
 
 def proposals_made(trials: Sequence[FrozenTrial]) -> int:
-    """Return how many proposals are settled. A trial that was lost with its process is proposed again, not anew."""
-    return sum(RECORD in trial.user_attrs for trial in trials)
+    """Return how many proposals are settled or in flight. One that was lost with its process is proposed again."""
+    return sum(RECORD in trial.user_attrs or trial.state == TrialState.RUNNING for trial in trials)
 
 
 def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:

@@ -19,6 +19,7 @@ from autoprune.search.loop import GOES_ON, Loop, Progress
 from autoprune.search.proposals import make_proposals
 from autoprune.search.reachable import check_reachable
 from autoprune.search.samplers import SAMPLERS
+from autoprune.spec.executor import executor_key
 from autoprune.spec.front import front
 from autoprune.spec.record import RunRecords, TrialRecord, read_records, write_records, write_whole
 from autoprune.spec.space import SpaceSpec
@@ -49,10 +50,10 @@ class Study:
         self.directory = Path(directory)
         self.stopped = ""
         SAMPLERS.get(self.spec.search.sampler)
-        self._executor = EXECUTORS.get(self.spec.executor)
+        self._executor = EXECUTORS.get(executor_key(self.spec.executor))
         if self.spec.storage is None:
             storage.check_sqlite(self.directory / "study.db")
-        self.runner = TrialRunner(task, self.spec)
+        self.runner = TrialRunner(task, self.spec, metered=not self._executor.measures)
         space = self.spec.space
         assert isinstance(space, SpaceSpec), "a resolved study holds its space"
         self.proposals = make_proposals(
@@ -103,6 +104,8 @@ class Study:
                         ledger.abandon()
                     self._write_records(study)
                 raise
+            finally:
+                ledger.close()
             ledger.ended(self.stopped)
             records = self._write_records(study)
         return [] if records is None else list(front(records))

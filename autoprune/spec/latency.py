@@ -10,26 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from autoprune.errors import suggestion
+from autoprune.spec.amounts import duration_s
 from autoprune.spec.document import Document
 
-_DURATION = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)\s*$")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _PLACE = re.compile(r"\{\{|\}\}|\{(\w*)\}")
 
 PLACES = ("model", "name", "inputs", "batch", "threads", "runs", "dtype", "cores")
 """What a command may ask for in braces."""
-
-
-def duration_s(text: str) -> float:
-    """Return the seconds of "90s", "30m" or "2h".
-
-    Raises:
-        ValueError: It is none.
-    """
-    match = _DURATION.match(text)
-    if match is None:
-        raise ValueError("a time is a number with s, m or h, as in 90s, 30m or 2h")
-    return float(match.group(1)) * _SECONDS[match.group(2)]
 
 
 def filled(template: str, values: Mapping[str, str]) -> list[str]:

@@ -12,13 +12,15 @@ from pydantic import Field, field_validator, model_validator
 
 from autoprune.errors import SpecError, UnknownNameError
 from autoprune.spec import library
+from autoprune.spec.amounts import duration_s
 from autoprune.spec.config import RecoverySpec
 from autoprune.spec.document import Document, load_document
-from autoprune.spec.latency import LatencySpec, duration_s
+from autoprune.spec.executor import LOCAL, ExecutorSpec
+from autoprune.spec.latency import LatencySpec
 from autoprune.spec.objectives import Bound, check_objectives, parse_bound
 from autoprune.spec.space import Names, Precisions, SpaceSpec
 
-__all__ = ["LatencySpec", "SearchSpec", "StudySpec", "duration_s", "load_study", "resolve_study"]
+__all__ = ["LatencySpec", "SearchSpec", "StudySpec", "load_study", "resolve_study"]
 
 
 class RungSpec(Document):
@@ -119,7 +121,7 @@ class StudySpec(Document):
     recovery: RecoverySpec = RecoverySpec()
     latency: LatencySpec = LatencySpec()
     storage: str | None = None
-    executor: Literal["local"] = "local"
+    executor: ExecutorSpec = LOCAL
 
     @field_validator("objectives")
     @classmethod
@@ -167,8 +169,9 @@ class StudySpec(Document):
         return tuple(parse_bound(metric, text) for metric, text in self.constraints.items())
 
     def identity(self) -> dict[str, Any]:
-        """Return the part that makes two runs the same study: all but how long it is searched, and what is recorded."""
+        """Return what makes two runs the same study: all but how long it is searched, where, and what is recorded."""
         data = self.to_data()
+        data["executor"] = LOCAL  # what the studies say that were written when there was no other
         for key in ("trials", "timeout", "budget", "patience"):
             data["search"].pop(key, None)
         data["latency"].pop("record", None)

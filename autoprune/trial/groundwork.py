@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.errors import TaskError
 from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.proof import Proof
+from autoprune.pruning.surgery import head_sizes, rebuild, skipped_blocks
 from autoprune.spec.hardware import DeviceProfile
 
 
@@ -75,3 +76,27 @@ def to_bytes(model: nn.Module) -> bytes:
         if isinstance(value, Tensor)
     }
     return save(state)
+
+
+@dataclass(frozen=True)
+class PackedNetwork:
+    """A smaller network as data: what :func:`autoprune.pruning.surgery.rebuild` needs beside the dense one.
+
+    Attributes:
+        weights: Its state, as safetensors.
+        sizes: Integer attributes that surgery may change.
+        skipped: Residual blocks that the identity replaced.
+    """
+
+    weights: bytes
+    sizes: Mapping[str, int]
+    skipped: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> PackedNetwork:
+        """Pack a network that surgery made."""
+        return cls(to_bytes(model), head_sizes(model), skipped_blocks(model))
+
+    def unpack(self, dense: nn.Module) -> nn.Module:
+        """Build the network again from the dense one."""
+        return rebuild(dense, load(self.weights), self.sizes, self.skipped).eval()

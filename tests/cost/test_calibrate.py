@@ -16,8 +16,8 @@ from autoprune.cost.roofline import predict_latency
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import workload_of
 from autoprune.errors import MeterError, UsageError
+from autoprune.spec.amounts import duration_s
 from autoprune.spec.hardware import load_device
-from autoprune.spec.study import duration_s
 
 TRUE = np.array([2e-5, 3e10, 4e10, 8e9])  # launch, MACs/s, LLC and DRAM bytes/s
 BOUNDS = [(1e-6, 1e-4), (1e9, 1e11), (1e9, 1e12), (1e9, 1e11)]
