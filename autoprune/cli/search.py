@@ -47,6 +47,9 @@ def search(
 ) -> None:
     """Run the study in STUDY (a YAML file), or go on with it.
 
+    A search ends when its trials are done, or before by what STUDY says under search: timeout (wall time), budget
+    (trial time), patience (trials without a gain). It may climb rungs and start from earlier runs (rungs, warm_start).
+
     The run directory gets study.yaml, study.db, records.jsonl and report/. Killing the process loses at most the trial
     in flight; the same command goes on.
     """

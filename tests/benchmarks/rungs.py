@@ -215,7 +215,8 @@ The same configs of the space `cnn-mixed` (a uniform ladder, and draws around le
 every rung and whole. The upper table says how each rung orders them: only where the correlation is high may a rung
 decide. The lower one replays them in 50 orders, ladder first, as a search with those rungs would have met them: the
 share of the drawn ones that is stopped, the seconds of all rungs against those of the whole trials alone, and the
-hypervolume of what came through against that of all. Seconds depend on the machine.
+hypervolume of what came through against that of all. Seconds were taken beside other work:
+only their ratios mean something.
 
 ```
 python tests/benchmarks/rungs.py record digits resnet20 dscnn --data FOLDER

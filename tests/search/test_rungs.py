@@ -7,6 +7,8 @@ from autoprune.errors import TaskError
 from autoprune.ranks import order_margin
 from autoprune.search import storage
 from autoprune.search import study as study_module
+from autoprune.search.executors import EXECUTORS, ExecutorEntry
+from autoprune.search.local import run_job
 from autoprune.search.rungs import LEAST_CLIMBED, Rungs, known_costs
 from autoprune.spec.findings import RungRecord
 from autoprune.spec.front import front
@@ -177,6 +179,48 @@ def test_resuming_between_rungs_loses_nothing(undisturbed, tmp_path, at, how):
     assert study.runner.runs - 1 + again.runner.runs == undisturbed.runner.runs, "no rung is climbed twice"
     assert all(t.state.is_finished() for t in trials_of(tmp_path / "broken"))
     assert kept in ([], [1], [2])
+
+
+class Several:
+    """Four jobs at once, the last one taken done first."""
+
+    capacity = 4
+
+    def __init__(self, runner):
+        self.runner, self.jobs, self.most = runner, [], 0
+
+    def submit(self, job):
+        self.jobs.append(job)
+        self.most = max(self.most, len(self.jobs))
+
+    def wait(self):
+        job = self.jobs.pop()
+        return job, run_job(self.runner, job)
+
+    def close(self):
+        assert not self.jobs
+
+
+def test_several_trials_climb_at_once(tmp_path, monkeypatch):
+    """Where jobs come back in any order: all climb in order, and no more are out than there is room for."""
+    opened = []
+
+    def start(request):
+        opened.append(Several(request.runner))
+        return opened[-1]
+
+    monkeypatch.setitem(EXECUTORS._items, "local", ExecutorEntry(start, ""))
+    study = climb(tmp_path)
+    study.run()
+    records = study.records()
+    counted = [t for t in records.trials if t.state == "complete" or t.rungs]
+    assert len(counted) == TRIALS
+    names = ["100 samples", "all samples", LAST_RUNG]
+    for t in counted[1:]:
+        assert [r.name for r in t.rungs] == names[: len(t.rungs)]
+        assert (len(t.rungs) == 3) == (t.state == "complete")
+    assert any(t.state == "pruned" and t.rungs for t in records.trials)
+    assert opened[0].most == 4
 
 
 def test_a_trial_that_fails_on_a_rung_keeps_its_traceback(tmp_path):
