@@ -152,7 +152,9 @@ def failures(records: RunRecords) -> tuple[Failure, ...]:
 
 def stopped(records: RunRecords) -> tuple[tuple[str, int], ...]:
     """Return (reason, count) of the trials that were stopped early, most frequent first."""
-    return tally(plain(t.error or "stopped early", 200) for t in records.trials if t.state == "pruned")
+    reasons = ((t.error or "stopped early", t.rungs) for t in records.trials if t.state == "pruned")
+    # What stopped a trial on a rung holds its numbers, so no two are alike: they count by rung.
+    return tally(plain(text.partition(": ")[0] if rungs else text, 200) for text, rungs in reasons)
 
 
 def _layer_cell(trial: TrialRecord, name: str, group: str) -> Cell:

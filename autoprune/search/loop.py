@@ -68,10 +68,13 @@ class _Patience:
             self.see(volume)
 
     def see(self, volume: float) -> None:
-        """Take the hypervolume after one more trial; what grows by less than :data:`LEAST_GAIN` does not count."""
+        """Take the hypervolume after one more trial; what grows by less than :data:`LEAST_GAIN` does not count.
+
+        Nobody waits before there is anything: within tight bounds a search goes on until it finds a feasible trial.
+        """
         if volume > self.best * (1 + LEAST_GAIN):
             self.best, self.waited = volume, 0
-        else:
+        elif self.best:
             self.waited += 1
 
 

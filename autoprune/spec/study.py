@@ -55,7 +55,7 @@ class SearchSpec(Document):
         timeout: Wall time after which no trial is started ("90s", "30m", "2h").
         budget: Trial time after which no trial is started: the seconds that trials took are added up, over all workers
             and over earlier runs of the command.
-        patience: Trials without a gain in hypervolume after which no trial is started.
+        patience: Trials without a gain in hypervolume after which no trial is started; counted from the first gain on.
         warm_start: Run directories of earlier studies of the same architecture (another device, checkpoint or space):
             their best configs are tried first, and samplers may learn from all of their trials.
         rungs: Cheaper tries, each dearer than the one before; a trial climbs to the next one unless it is clearly

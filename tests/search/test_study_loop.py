@@ -266,6 +266,13 @@ def test_patience_ends_a_search_that_gains_nothing(tmp_path):
     assert longer.records().study.stopped is None
 
 
+def test_patience_does_not_end_what_has_found_nothing_yet(tmp_path):
+    study = make(tmp_path, trials=14, search={"patience": 3}, constraints={"macs": "1%"})
+    study.run()
+    assert study.stopped == ""
+    assert sum(t.state != "pruned" for t in study.records().trials) == 14
+
+
 def test_a_dense_model_that_cannot_be_scored_leaves_a_study_that_can_go_on(tmp_path):
     study = make(tmp_path)
 
