@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -140,7 +141,11 @@ def _windows(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _drawn(count: int, most: int | None, device: torch.device) -> Tensor:
-    if most is None or most >= count:
-        return torch.arange(count, device=device)
+    return torch.arange(count, device=device) if most is None or most >= count else _drawn_once(count, most).to(device)
+
+
+@lru_cache(maxsize=256)
+def _drawn_once(count: int, most: int) -> Tensor:
+    """Draw so many of ``count`` places, ascending: the same at each call, so layers and batches of a size share it."""
     generator = torch.Generator().manual_seed(count)
-    return torch.randperm(count, generator=generator)[:most].sort().values.to(device)
+    return torch.randperm(count, generator=generator)[:most].sort().values

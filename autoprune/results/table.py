@@ -131,7 +131,9 @@ def trial_table(
         href = link(trial) if link else ""
         if trial.origin == DENSE:
             return Cell(DENSE, "" if trial.feasible else _broken(trial), href)
-        said = (*([trial.origin] if origins else []), *chosen.titles(trial), _broken(trial))
+        precision = trial.config.precision if trial.config is not None else "fp32"
+        int8 = [precision] if precision != "fp32" and not (origins and trial.origin == precision) else []
+        said = (*([trial.origin] if origins else []), *int8, *chosen.titles(trial), _broken(trial))
         return Cell(str(trial.number), ", ".join(filter(None, said)), href)
 
     rows = [
@@ -231,12 +233,7 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         spread = f"{number(t.energy.low_mj)}–{number(t.energy.high_mj)}" if t.energy else ""
         return Cell(value, spread, relative=share("energy_mj", t))
 
-    def precision(t: TrialRecord) -> Cell:
-        return Cell(t.config.precision if t.config is not None and mixed else MISSING)
-
-    mixed = in_several_precisions(records)
     listed: list[tuple[Column, Render]] = [
-        (Column("precision", numeric=False), precision),
         (Column("score"), lambda t: Cell(scores.score(t.score))),
         (Column("drop"), drop),
         (Column("test score"), lambda t: Cell(scores.score(t.test_score))),

@@ -62,7 +62,7 @@ def _obs(evidence: Evidence) -> Mapping[str, Tensor]:
 
 RULES: Mapping[str, Rule] = {
     "obd": Rule(
-        "w^2 * mean over batches of (dL/dw)^2 / 2, diagonal Fisher; LeCun 1989",
+        "w^2 * mean over batches of (dL/dw)^2 / 2: gradients of batches, not of samples; LeCun 1989",
         _obd,
         needs_data=True,
         needs_loss=True,
