@@ -89,7 +89,7 @@ def search(
                 if progress.last is not None:
                     logs.log(progress.last, Standing(progress.front_size, progress.hypervolume))
 
-            run.run(tell)
+            run.run(tell, lambda sentence: err.print(sentence, soft_wrap=True, highlight=False, markup=False))
     except UsageError:
         logs.close(None)
         raise

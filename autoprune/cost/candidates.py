@@ -39,6 +39,21 @@ class Candidates:
         return len(self.kept)
 
 
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """Return all candidates of several, at least one, in one."""
+    patterns = tuple(dict.fromkeys(key for part in parts for key in part.patterns))
+    renumbered = [
+        np.concatenate([[DENSE], [patterns.index(key) for key in part.patterns]]).astype(np.int64)[part.pattern + 1]
+        for part in parts
+    ]
+    return Candidates(
+        np.concatenate([part.kept for part in parts]),
+        np.concatenate(renumbered),
+        np.concatenate([part.nonzeros for part in parts]),
+        patterns,
+    )
+
+
 class Asked:
     """Turns what configs ask for into counts.
 

@@ -182,6 +182,11 @@ class CostModel:
         exact: NDArray[np.bool_] = ~((cut_axes & bool(uneven)) | masked.any(axis=1))
         return exact
 
+    def by_layer(self, values: Floats) -> Floats:
+        """Sum what operators have, shape (n, ops), over those inside each layer's module; shape (n, layers)."""
+        summed: Floats = values @ self._inside
+        return summed
+
     def _nonzeros(self, candidates: Candidates, elements: Ints) -> Ints:
         nonzeros = self.stored.nonzeros(elements)
         masked = candidates.pattern != DENSE

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from autoprune.cost.host import machine_title
+from autoprune.search.survey import Surveyed
 from autoprune.spec.front import DROP
 from autoprune.spec.objectives import SCORE
 from autoprune.spec.record import GroupRecord, StudyRecord, TrialRecord
@@ -59,14 +60,17 @@ def bound_notes(spec: StudySpec, runner: TrialRunner, dense: TrialRecord) -> tup
     return tuple(notes)
 
 
-def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes: Sequence[str]) -> StudyRecord:
+def about_study(
+    spec: StudySpec, runner: TrialRunner, dense: TrialRecord, surveyed: Surveyed, warnings: Sequence[str] = ()
+) -> StudyRecord:
     """Return what holds for a whole study, once its dense model was measured.
 
     Args:
         spec: The study, as it may be shown.
         runner: What runs its trials.
         dense: Record of the dense model: it fixes the hypervolume's reference point.
-        notes: What the space names and this model cannot take.
+        surveyed: What was found out before the first trial.
+        warnings: What the dense model showed.
     """
     graph = runner.graph
     pinned: dict[str, list[str]] = {}
@@ -79,7 +83,13 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
     reference = {
         name: min(drops, default=abs(score)) if name == DROP else dense.values[name] for name in spec.objectives
     }
-    said = [str(runner.proof), *([graph.untraced] if graph.untraced else []), *notes]
+    said = [
+        str(runner.proof),
+        *([graph.untraced] if graph.untraced else []),
+        *surveyed.narrowed.proposals.notes,
+        *surveyed.narrowed.notes,
+        *warnings,
+    ]
     if graph.stages:
         blocks = [block.name for stage in graph.stages.values() for block in stage.blocks]
         said.append(f"residual blocks that the identity may replace (granularity depth): {', '.join(blocks)}")
@@ -104,6 +114,11 @@ def about_study(spec: StudySpec, runner: TrialRunner, dense: TrialRecord, notes:
         machine=f"{machine_title()}, {platform.system()} {platform.release()}, Python {platform.python_version()}",
         notes=tuple(said),
         devices={name: profile.title for name, profile in runner.devices.items()} or None,
+        dense=surveyed.survey.dense,
+        payoffs=surveyed.survey.payoffs or None,
+        staircases=surveyed.survey.staircases or None,
+        dropped=surveyed.narrowed.dropped or None,
+        predictor=surveyed.forecast.record(),
     )
 
 

@@ -27,9 +27,9 @@ from autoprune.search.greybox import History
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
 from autoprune.search.opening import FirstTrial, opening
 from autoprune.search.prior import PRIOR, gather, prior_of
-from autoprune.search.proposals import Proposals
 from autoprune.search.rungs import Rungs
 from autoprune.search.samplers import SAMPLERS, SamplerRequest
+from autoprune.search.survey import Surveyed
 from autoprune.spec.config import Provenance, PruningConfig
 from autoprune.spec.findings import RungRecord
 from autoprune.spec.front import DENSE, DROP, WARM
@@ -44,7 +44,7 @@ class Ledger:
     Args:
         study: The Optuna study.
         runner: What trials share; its ``spec`` is the study.
-        proposals: The search space.
+        surveyed: What is known before the first trial: the search space, and what predicts latency.
         directory: The run directory, for the provenance of configs.
         shown: The study as it may be shown to anybody.
 
@@ -56,9 +56,10 @@ class Ledger:
     """
 
     def __init__(
-        self, study: optuna.Study, runner: TrialRunner, proposals: Proposals, directory: Path, shown: StudySpec
+        self, study: optuna.Study, runner: TrialRunner, surveyed: Surveyed, directory: Path, shown: StudySpec
     ) -> None:
-        self._study, self._runner, self._proposals = study, runner, proposals
+        self._study, self._runner, self._surveyed = study, runner, surveyed
+        self._proposals, self._forecast = surveyed.narrowed.proposals, surveyed.forecast
         self._directory, self._shown = directory, shown
         self._spec = runner.spec
         self._drivers = Drivers(study, directory, runner.spec.storage is not None)
@@ -71,7 +72,7 @@ class Ledger:
         self._climbing: dict[int, TrialRecord] = {}
         earlier = self._spec.search.warm_start
         if earlier is not None and PRIOR not in study.user_attrs:
-            study.set_user_attr(PRIOR, gather(earlier, proposals).to_data())
+            study.set_user_attr(PRIOR, gather(earlier, self._proposals).to_data())
         self._history = History()
 
     @property
@@ -131,6 +132,7 @@ class Ledger:
             record = storage.record_of(trial)
             if record is not None:
                 self._remember(record)
+        self._forecast.learn(*self._records.values())
         jobs = self._take_over()
         self._enqueue()
         return jobs
@@ -236,9 +238,12 @@ class Ledger:
                 *((warning,) if warning else ()),
                 *bound_notes(self._spec, self._runner, record),
             )
-            about = about_study(self._shown, self._runner, record, (*self._proposals.notes, *self.warnings))
+            about = about_study(self._shown, self._runner, record, self._surveyed, self.warnings)
             self._study.set_user_attr(storage.STUDY, about.to_data())
             started = time.perf_counter()
+        else:
+            record = self._forecast.foretold(record, job.dense)
+            self._forecast.learn(record)
         timings = record.timings.model_copy(update={"propose_s": job.propose_s, "record_s": self._record_s})
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = record.model_copy(update={"timings": timings, "finished_at": now})
@@ -254,12 +259,15 @@ class Ledger:
         self._record_s = time.perf_counter() - started
         return record
 
-    def ended(self, why: str) -> None:
-        """Write down why the search ended before its trials were done; empty where it did not."""
+    def conclude(self, why: str) -> None:
+        """Write what only the end of a run knows: why it ended before its trials were done, how well it predicted."""
         about = storage.study_record(self._study)
-        if about is not None and (about.stopped or "") != why:
-            ended = about.model_copy(update={"stopped": why or None})
-            self._study.set_user_attr(storage.STUDY, ended.to_data())
+        if about is not None:
+            ended = about.model_copy(
+                update={"stopped": why or None, "predictor": self._forecast.record() or about.predictor}
+            )
+            if ended != about:
+                self._study.set_user_attr(storage.STUDY, ended.to_data())
 
     def abandon(self) -> None:
         """Close what is in flight. Without a record it counts for nothing, and is queued again.

@@ -8,10 +8,10 @@ work on the parameters that all trials share, and a conditional space would leav
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from autoprune.errors import ConfigError, UnknownNameError
 from autoprune.graph.blocks import Stage
@@ -25,6 +25,9 @@ from autoprune.spec.space import LayerSpace, SpaceSpec
 
 NONE = "none"
 """Leave the layer dense: a choice where no sparsity of the space is 0."""
+
+AUTO: Literal["auto"] = "auto"
+"""Widths lie on the steps of the runtime, which are measured before the first trial."""
 
 
 PRECISION = "precision"
@@ -54,7 +57,8 @@ class Knob:
         group: The group, where channels may go.
         stage: The stage, where residual blocks may go.
         width: Output channels of the layer.
-        round_to: Channel counts left are multiples of this.
+        round_to: Channel counts left are multiples of this; AUTO stands for 1 until steps are measured.
+        widths: Channel counts that may be left, where steps were measured; None: no others are left out.
     """
 
     name: str
@@ -62,8 +66,9 @@ class Knob:
     sparsities: tuple[float, ...]
     group: Group | None
     width: int
-    round_to: int
+    round_to: int | Literal["auto"]
     stage: Stage | None = None
+    widths: tuple[int, ...] | None = None
 
     def parameters(self) -> dict[str, tuple[Any, ...]]:
         """Return parameter names and their choices."""
@@ -125,9 +130,27 @@ class Knob:
         """Return the fraction of units that goes when widths stay on steps and no more goes than asked."""
         count = removed_count(group.units, sparsity)
         places = next(s.index.shape[1] for s in group.slices if s.role == "out")
-        while count > 0 and (self.width - count * places) % self.round_to:
+        while count > 0 and not self._on_step(self.width - count * places):
             count -= 1
         return round(count / group.units, 10)
+
+    def _on_step(self, width: int) -> bool:
+        if self.widths is not None:
+            return width in self.widths
+        return self.round_to == AUTO or width % self.round_to == 0
+
+    def distinct(self) -> Knob | None:
+        """Return this knob with one sparsity for each width, where all methods remove channels; None if one is left.
+
+        Sparsities that reach the same width are one choice, and to propose it twice is to waste a trial.
+        """
+        keys = [method.partition("/")[0] for method in self.methods if method != NONE]
+        if self.group is None or not all(granularity(key).removed for key in keys):
+            return self
+        sparsities = tuple(dict.fromkeys(self._reached(self.group, sparsity) for sparsity in self.sparsities))
+        methods = tuple(method for method in self.methods if method != NONE or 0.0 not in sparsities)
+        left = replace(self, sparsities=sparsities, methods=methods)
+        return left if sparsities != (0.0,) else None
 
 
 def _gone(choice: LayerChoice | None) -> float:

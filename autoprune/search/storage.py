@@ -25,11 +25,13 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from autoprune.errors import RunDirectoryError, SpecError, StorageError, one_line
 from autoprune.spec.document import parse_document
 from autoprune.spec.record import StudyRecord, TrialRecord
+from autoprune.spec.survey import Survey
 
 STUDY_NAME = "autoprune"
 IDENTITY = "autoprune:identity"
 STUDY = "autoprune:study"
 RECORD = "autoprune:record"
+SURVEY = "autoprune:survey"
 TEST_SCORES = "autoprune:test_scores"
 ORIGIN = "autoprune:origin"
 
@@ -258,6 +260,17 @@ def study_record(study: optuna.Study) -> StudyRecord | None:
     """Return what holds for the whole study; None before the dense model was measured."""
     data = study.user_attrs.get(STUDY)
     return None if data is None else parse_document(StudyRecord, data, "the study in the storage")
+
+
+def survey_of(study: optuna.Study) -> Survey | None:
+    """Return what was measured before the first trial; None where that is to be done.
+
+    A study that has trials and no survey is of an older version: its space stays as it was.
+    """
+    data = study.user_attrs.get(SURVEY)
+    if data is not None:
+        return parse_document(Survey, data, "the survey in the storage")
+    return Survey() if proposals_made(study.get_trials(deepcopy=False)) else None
 
 
 def proposals_made(trials: Sequence[FrozenTrial]) -> int:

@@ -19,6 +19,7 @@ from autoprune.search.loop import GOES_ON, Loop, Progress
 from autoprune.search.proposals import make_proposals
 from autoprune.search.reachable import check_reachable
 from autoprune.search.samplers import SAMPLERS
+from autoprune.search.survey import Surveyed, take_survey
 from autoprune.spec.executor import executor_key
 from autoprune.spec.front import front
 from autoprune.spec.record import RunRecords, TrialRecord, read_records, write_records, write_whole
@@ -61,7 +62,9 @@ class Study:
         )
         check_reachable(self.proposals, self.runner.costs, self.spec)
 
-    def run(self, on_trial: Callable[[Progress], None] | None = None) -> list[TrialRecord]:
+    def run(
+        self, on_trial: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None
+    ) -> list[TrialRecord]:
         """Run until the trials asked for are finished, and return the front.
 
         A study that was interrupted goes on: finished trials are kept, those in flight are run again. Ctrl-C ends it
@@ -69,6 +72,7 @@ class Study:
 
         Args:
             on_trial: Called at the start and after every trial.
+            say: Told, in sentences, what is measured before the first trial and what was found.
 
         Returns:
             The feasible trials that no other dominates, with their test scores where the task has a test.
@@ -90,7 +94,12 @@ class Study:
             storage.storage_errors(storage.shown_url(self.spec.storage, self.directory)),
         ):
             write_whole(self.directory / "study.yaml", self.spec.to_yaml())
-            ledger = Ledger(study, self.runner, self.proposals, self.directory, self._shown_spec)
+            try:
+                surveyed = self._survey(study, say or (lambda _: None))
+            except KeyboardInterrupt:
+                self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
+                return []
+            ledger = Ledger(study, self.runner, surveyed, self.directory, self._shown_spec)
             try:
                 self._search(ledger, on_trial or (lambda _: None))
                 if not self.stopped.endswith(GOES_ON):
@@ -106,7 +115,7 @@ class Study:
                 raise
             finally:
                 ledger.close()
-            ledger.ended(self.stopped)
+            ledger.conclude(self.stopped)
             records = self._write_records(study)
         return [] if records is None else list(front(records))
 
@@ -127,6 +136,21 @@ class Study:
             if url is None
             else self.spec.model_copy(update={"storage": storage.shown_url(url, self.directory)})
         )
+
+    def _survey(self, study: optuna.Study, say: Callable[[str], None]) -> Surveyed:
+        """Ask the device what pays, once in a study: the storage keeps the answer.
+
+        A study of an older version goes on with the space that it began with.
+        """
+        known = storage.survey_of(study)
+        surveyed = take_survey(self.runner, self.proposals, known, say)
+        if known is None and (theirs := storage.survey_of(study)) is not None:
+            return take_survey(
+                self.runner, self.proposals, theirs, say
+            )  # another driver was quicker: one space for all
+        if known is None:
+            study.set_user_attr(storage.SURVEY, surveyed.survey.to_data())
+        return surveyed
 
     def _search(self, ledger: Ledger, on_trial: Callable[[Progress], None]) -> None:
         begun = ledger.resume()

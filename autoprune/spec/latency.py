@@ -133,6 +133,9 @@ class LatencySpec(Document):
         recording: For the runtime ``recorded``: the file that is replayed.
         record: File that every measurement is added to, for the runtime ``recorded``; no part of what a study is.
         energy_meter: Registry key of what measures energy beside latency, or ``none``; left out: what is at hand.
+        survey_s: Seconds of measurements before the first trial, once in a study: what patterns pay, on which widths
+            steps lie, and random networks from which latency is predicted. Left out: a fifth of a second for each
+            trial asked for, at most 30; none in a study of fewer than 20, or with a recording. 0: none.
     """
 
     runtime: str = "torch"
@@ -147,6 +150,7 @@ class LatencySpec(Document):
     recording: str | None = None
     record: str | None = None
     energy_meter: str | None = None
+    survey_s: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _keys_of_runtimes(self) -> LatencySpec:

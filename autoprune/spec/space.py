@@ -57,7 +57,8 @@ class SpaceRule(Document):
         granularity: Keys that may be chosen.
         criterion: Keys that may be chosen.
         sparsity: A range with step, or a list of choices.
-        round_to: Channel counts left are multiples of this (never removing more than asked).
+        round_to: Channel counts left are multiples of this (never removing more than asked); ``auto``: they lie on the
+            steps of the runtime, as measured before the first trial.
         ignore: Leave the layer dense.
     """
 
@@ -66,7 +67,7 @@ class SpaceRule(Document):
     granularity: Names | None = None
     criterion: Names | None = None
     sparsity: SparsityRange | tuple[Annotated[float, Field(ge=0, lt=1)], ...] | None = None
-    round_to: Annotated[int, Field(ge=1)] | None = None
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     ignore: bool | None = None
 
     @field_validator("granularity", "criterion", "sparsity")
@@ -112,13 +113,13 @@ class LayerSpace(Document):
         granularities: Keys, in the order of the rule.
         criteria: Keys, in the order of the rule.
         sparsities: Ascending fractions.
-        round_to: Channel counts left are multiples of this.
+        round_to: Channel counts left are multiples of this; "auto": they lie on measured steps.
     """
 
     granularities: tuple[str, ...]
     criteria: tuple[str, ...]
     sparsities: tuple[float, ...]
-    round_to: int = 1
+    round_to: int | Literal["auto"] = 1
 
 
 class SpaceSpec(Document):

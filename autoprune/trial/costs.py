@@ -109,6 +109,7 @@ class TrialCosts:
 
     Attributes:
         model: Costs from counts in the precision of the model itself; None where they do not follow from counts.
+        device: The same with what depends on the device.
         counted_because: Why every network is built and counted, empty where it is not.
     """
 
@@ -128,6 +129,7 @@ class TrialCosts:
         self._devices = dict(devices or {})
         self._counter = MacCounter(model, *inputs)
         self.model: CostModel | None = None
+        self.device: DeviceCosts | None = None
         self.counted_because = ""
         self._by_counts: dict[Precision, _ByCounts] = {}
         try:
@@ -136,7 +138,7 @@ class TrialCosts:
                 costed = known.in_int8() if precision == "int8" else known
                 elsewhere = {name: DeviceCosts(costed, each) for name, each in self._devices.items()}
                 self._by_counts[precision] = _ByCounts(costed, DeviceCosts(costed, profile, runtime), elsewhere)
-            self.model = known
+            self.model, self.device = known, self._by_counts["fp32"].device
         except BlueprintError as error:
             self.counted_because = str(error)
 
@@ -177,6 +179,7 @@ class TrialCosts:
         workload = int8_workload(workload) if precision == "int8" else workload
         traffic = traffic_of(workload, self._profile, self._runtime)
         parameters = dict(smaller.named_parameters())
+        moved_by = [(op.module, moved.dram_bytes) for op, moved in zip(workload.ops, traffic.ops, strict=True)]
         zero = sum(op.macs - round(op.macs * op.weight_density) for op in workload.ops if op.kind in ("conv", "gemm"))
         return Costs(
             values=_exact(
@@ -194,6 +197,7 @@ class TrialCosts:
                     dense_channels=layer.shape[layer.out_dim],
                     weight_sparsity=1 - density.get(layer.weight, 1.0),
                     macs=macs.modules.get(layer.name, 0),
+                    dram_bytes=sum(dram for name, dram in moved_by if _inside(name, layer.name)),
                 )
                 for layer in self._graph.layers.values()
             },
@@ -216,6 +220,7 @@ class TrialCosts:
             counts.layer_channels[0].tolist(),
             counts.layer_density[0].tolist(),
             counts.layer_macs[0].tolist(),
+            model.by_layer(cost.moved.level_bytes[:, :, -1])[0].tolist(),
             strict=True,
         )
         return Costs(
@@ -234,8 +239,9 @@ class TrialCosts:
                     dense_channels=layer.shape[layer.out_dim],
                     weight_sparsity=1 - density,
                     macs=macs,
+                    dram_bytes=dram,
                 )
-                for layer, channels, density, macs in layers
+                for layer, channels, density, macs, dram in layers
             },
             uncounted_ops=dict(model.dense.uncounted_ops),
             macs=int(cost.table.macs.sum()),
@@ -258,6 +264,10 @@ def _elsewhere(workload: Workload, profile: DeviceProfile) -> Elsewhere:
     traffic = traffic_of(workload, profile)
     seconds = predict_latency(workload, traffic, profile).seconds
     return Elsewhere(seconds, estimate_energy(workload, traffic, profile, seconds).total_j)
+
+
+def _inside(module: str, layer: str) -> bool:
+    return module == layer or not layer or module.startswith(f"{layer}.")
 
 
 def _exact(**values: float) -> dict[str, float]:

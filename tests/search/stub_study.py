@@ -48,7 +48,7 @@ class StubRunner(TrialRunner):
         self.recovery = RecoverySpec(batchnorm_samples=0)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, 0))
         self.meter, self.modelled_because, self.proof = None, "", "proven"
-        self.costs = types.SimpleNamespace(model=None)
+        self.costs = types.SimpleNamespace(model=None, device=None)
         self.profile = type("Profile", (), {"title": "a device"})()
         self.devices = {}
         self.behave = lambda runs: None
@@ -79,6 +79,7 @@ def make(directory, trials=12, sampler="random", model=None, test=None, **change
             "task": "a:b",
             "space": SPACE,
             "objectives": ["accuracy_drop", "macs"],
+            "latency": {"survey_s": 0},
             "search": {"sampler": sampler, "trials": trials, "seed": 0, **changes.pop("search", {})},
         }
         | changes

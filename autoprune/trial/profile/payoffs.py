@@ -5,7 +5,7 @@ Nothing is recovered or scored: only time is asked, and which units go does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoprune.cost.meters import ModelInputs
@@ -47,11 +47,18 @@ class Trials:
         found = self.runner.graph.layers[layer]
         return space.resolve(layer, found.type_name)
 
-    def on_layer(self, layer: str) -> list[Payoff]:
-        """Try every granularity of the space on one layer, measured alone before and after."""
+    def on_layer(self, layer: str, removing: bool = True) -> list[Payoff]:
+        """Try every granularity of the space on one layer, measured alone before and after.
+
+        Args:
+            layer: Which.
+            removing: Whether those that cut channels out are tried too.
+        """
         options, tried = self.options(layer), []
         for key in options.granularities if options is not None else ():
             if granularity(key).removed:
+                if not removing:
+                    continue
                 groups = self.groups(layer, key)
                 for count in _counts(sum(group.units for group in groups), self._step()):
                     tried.append(self._try(layer, key, _spread(groups, count)))
@@ -59,12 +66,19 @@ class Trials:
                 tried += [self._try(layer, key, {layer: sparsity}) for sparsity in _sparsities(key, options)]
         return tried
 
-    def on_network(self, layers: Sequence[str]) -> list[Payoff]:
-        """Try every granularity of the space on all layers that it allows, half of the units gone."""
+    def on_network(self, layers: Sequence[str], removing: bool = True) -> list[Payoff]:
+        """Try every granularity of the space on all layers that it allows, half of the units gone.
+
+        Args:
+            layers: Those that the space speaks of.
+            removing: Whether granularities that cut channels out are tried too.
+        """
         wanted: dict[str, dict[str, float]] = {}
         for layer in layers:
             options = self.options(layer)
             for key in options.granularities if options is not None else ():
+                if granularity(key).removed and not removing:
+                    continue
                 choices = wanted.setdefault(key, {})
                 if granularity(key).removed:
                     groups = self.groups(layer, key)
@@ -74,19 +88,30 @@ class Trials:
                     choices[layer] = 1 - kept / of
         return [self._try(None, key, choices) for key, choices in wanted.items() if choices]
 
-    def staircase(self, layer: str, half_width: float) -> Staircase | None:
+    def removable(self, layer: str) -> tuple[Group, ...]:
+        """Return the groups whose channels the space may take from a layer: those of its first granularity that can."""
+        options = self.options(layer)
+        for key in options.granularities if options is not None else ():
+            if granularity(key).removed and (groups := self.groups(layer, key)):
+                return groups
+        return ()
+
+    def staircase(self, layer: str, half_width: float, kept: Collection[int] | None = None) -> Staircase | None:
         """Return the time of a layer over its width; None where it has no channels that may go.
 
-        Widths are the eighths of the dense one and those just below: a step shows as two widths of unlike time.
+        Args:
+            layer: Which.
+            half_width: What a measurement cannot tell apart, relative.
+            kept: Units that are left; None: the eighths of all and those just below, so that a step shows as two
+                widths of unlike time.
         """
-        options = self.options(layer)
-        key = next((key for key in options.granularities if granularity(key).removed), None) if options else None
-        groups = self.groups(layer, key) if key is not None else ()
-        if key is None or not groups:
+        groups = self.removable(layer)
+        if not groups:
             return None
-        units = sum(group.units for group in groups)
+        key, units = groups[0].kind, sum(group.units for group in groups)
         eighths = [units * part // _STAIRS for part in range(_STAIRS, 0, -1)]
-        widths = sorted({width - less for width in eighths for less in (0, 1) if width > less}, reverse=True)
+        usual = {width - less for width in eighths for less in (0, 1) if width > less}
+        widths = sorted(usual if kept is None else set(kept), reverse=True)
         points = [(self._width(layer), Ratio(value=1.0, low=1.0, high=1.0))]
         for width in widths:
             if len(groups) <= width < units:  # one unit of each group stays

@@ -11,16 +11,14 @@ from autoprune.cost.meters import rebatch
 from autoprune.cost.storage import size_bytes
 from autoprune.cost.workload import workload_of
 from autoprune.spec.hardware import load_device
-from autoprune.spec.profile import DeviceSummary, LayerCosts, Payoff, ProfileRecord, Staircase
+from autoprune.spec.profile import Payoff, ProfileRecord, Staircase
 from autoprune.spec.study import StudySpec, resolve_study
-from autoprune.trial.profile.alone import AloneMeter, record_inputs, signature
+from autoprune.trial.profile.alone import AloneMeter
+from autoprune.trial.profile.bottlenecks import bottlenecks
 from autoprune.trial.profile.costs import measure_shares, summarise_device
 from autoprune.trial.profile.payoffs import Trials
 from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import Task
-
-BOTTLENECKS = 3
-"""On how many layers of unlike shapes, slowest first, patterns are tried."""
 
 
 def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), study: str = "study.yaml") -> ProfileRecord:
@@ -57,7 +55,7 @@ def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), stud
     runtime = spec.latency.runtime
     here = summarise_device(model, workload, prunable, spec.device, runner.profile, runtime, measured)
     trials = Trials(runner, inputs, meter)
-    slow = _bottlenecks(trials, here)
+    slow = bottlenecks(trials, here)
     return ProfileRecord(
         task=spec.task,
         study=study,
@@ -76,17 +74,6 @@ def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), stud
         notes=tuple(notes),
         versions={name: version(name) for name in ("autoprune", "torch", "fvcore", "numpy")},
     )
-
-
-def _bottlenecks(trials: Trials, device: DeviceSummary) -> list[str]:
-    """The slowest layers that the space speaks of, one of each shape: the one that can lose most channels."""
-    model, layers = trials.runner.model, [layer for layer in device.layers if layer.prunable]
-    inputs = record_inputs(model, trials.inputs, [layer.name for layer in layers])
-    alike: dict[str, list[LayerCosts]] = {}
-    for layer in layers:
-        alike.setdefault(signature(model.get_submodule(layer.name), inputs[layer.name]) or layer.name, []).append(layer)
-    ranked = sorted(alike.values(), key=lambda found: -sum(layer.ms for layer in found))
-    return [max(found, key=lambda layer: trials.free_units(layer.name)).name for found in ranked[:BOTTLENECKS]]
 
 
 def _payoffs(trials: Trials, slow: Sequence[str], prunable: Sequence[str]) -> tuple[Payoff, ...]:

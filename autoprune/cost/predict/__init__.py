@@ -1,0 +1,7 @@
+"""Latency of networks that nobody has built, learned from short measurements of others of the same search space."""
+
+from __future__ import annotations
+
+from autoprune.cost.predict.predictor import LatencyPredictor, Predicted
+
+__all__ = ["LatencyPredictor", "Predicted"]

@@ -1,0 +1,130 @@
+"""Before the first trial: the device is asked what pays, and the space is narrowed to it. Done once in a study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoprune.errors import MeterError
+from autoprune.pruning.granularity import DEPTH, granularity
+from autoprune.search.forecast import Forecast
+from autoprune.search.narrowing import Narrowed, narrow
+from autoprune.search.proposals import AUTO, NONE, PRECISION, Proposals
+from autoprune.spec.config import PruningConfig
+from autoprune.spec.study import StudySpec
+from autoprune.spec.survey import Survey
+from autoprune.trial.runner import TrialRunner
+from autoprune.trial.survey import Surveyor, masks_only
+
+_PER_TRIAL_S = 0.2
+_MOST_S = 30.0
+_LEAST_TRIALS = 20
+_STEPS_S = 5.0  # where widths depend on it, steps are measured in a study of any length
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What is known before the first trial.
+
+    Attributes:
+        survey: What was measured.
+        narrowed: The space, without what does not pay.
+        forecast: The study's predictor.
+    """
+
+    survey: Survey
+    narrowed: Narrowed
+    forecast: Forecast
+
+
+def survey_seconds(spec: StudySpec, proposals: Proposals) -> float:
+    """Return how long a study's survey may take: what it says, or a fifth of a second for each trial."""
+    if spec.latency.survey_s is not None:
+        return spec.latency.survey_s
+    if spec.latency.record is not None or spec.latency.runtime == "recorded":
+        return 0.0  # a recording holds trials
+    usual = min(_MOST_S, _PER_TRIAL_S * spec.search.trials) if spec.search.trials >= _LEAST_TRIALS else 0.0
+    return max(usual, _STEPS_S) if any(knob.round_to == AUTO for knob in proposals.knobs) else usual
+
+
+def take_survey(
+    runner: TrialRunner, proposals: Proposals, known: Survey | None, say: Callable[[str], None] = lambda _: None
+) -> Surveyed:
+    """Ask the device, or take what is known.
+
+    Args:
+        runner: Model, graph, device, meter.
+        proposals: The space as it was written.
+        known: What this study found out in an earlier run; None at its start.
+        say: Told what is done, and what was found or could not be measured.
+    """
+    survey = known
+    seconds = survey_seconds(runner.spec, proposals)
+    if survey is None and seconds:
+        if runner.meter is not None:
+            say(f"Measuring what pays on this device, for about {seconds:.0f} s (latency.survey_s) ...")
+        survey = _survey(runner, proposals, seconds, say)
+    survey = survey or Survey()
+    narrowed = narrow(proposals, survey, runner.spec)
+    forecast = Forecast(runner, survey)
+    if known is None and narrowed.told:
+        say(narrowed.told[:1].upper() + narrowed.told[1:] + ".")
+    found = forecast.record()
+    if known is None and found is not None and runner.meter is not None:
+        say(
+            f"Latency is predicted from {found.measurements} random networks: {found.mean_error:.1%} mean error, "
+            f"{found.within_10:.0%} within 10 %, each left out in turn."
+        )
+    return Surveyed(survey, narrowed, forecast)
+
+
+def _survey(runner: TrialRunner, proposals: Proposals, seconds: float, say: Callable[[str], None]) -> Survey:
+    started = time.perf_counter()
+    surveyor = Surveyor(runner, seconds)
+    dense = surveyor.dense()
+    slow = surveyor.slowest(dense)
+    survey = Survey(dense=dense)
+    try:
+        if masks_only([m.partition("/")[0] for knob in proposals.knobs for m in knob.methods if m != NONE]):
+            survey = survey.model_copy(update={"payoffs": surveyor.payoffs(slow)})
+        if any(knob.round_to == AUTO for knob in proposals.knobs):
+            survey = survey.model_copy(update={"staircases": surveyor.staircases(slow)})
+        if "fp32" in proposals.precisions:
+            draws = random_configs(narrow(proposals, survey, runner.spec).proposals, runner.spec.search.seed)
+            survey = survey.model_copy(update={"samples": surveyor.samples(draws, started + seconds)})
+    except MeterError as error:  # a part of the network that the runtime cannot run alone is no reason not to search
+        say(f"Not all was measured: {error}.")
+    return survey.model_copy(update={"seconds": time.perf_counter() - started})
+
+
+def random_configs(proposals: Proposals, seed: int) -> Iterator[PruningConfig]:
+    """Yield networks of a space, without patterns and removed blocks: they change no time, or no count tells it.
+
+    In turns each group at random, all about alike, and only some: a regression learns groups and their sum.
+    """
+    random = np.random.default_rng(seed)
+    methods = {
+        knob.name: [m for m in knob.methods if m != NONE and _cuts(m.partition("/")[0])] for knob in proposals.knobs
+    }
+    for number in range(100_000):
+        level, some = random.uniform(0, 0.85), random.uniform(0.1, 0.9)
+        params: dict[str, Any] = {PRECISION: "fp32"}
+        for knob in proposals.knobs:
+            params |= knob.uniform(0.0)
+            if not methods[knob.name] or (number % 3 == 2 and random.random() > some):
+                continue
+            wanted = level + random.normal(0, 0.2) if number % 3 == 1 else random.uniform(0, 1)
+            if number % 3 == 1:
+                sparsity = min((abs(choice - wanted), choice) for choice in knob.sparsities)[1]
+            else:
+                sparsity = knob.sparsities[int(wanted * len(knob.sparsities))]
+            params |= {f"{knob.name}|method": methods[knob.name][0], f"{knob.name}|sparsity": sparsity}
+        yield proposals.config(params)
+
+
+def _cuts(key: str) -> bool:
+    return granularity(key).removed and key != DEPTH

@@ -1,0 +1,132 @@
+"""Measurements on the device before the first trial: what pays, on which widths steps lie, how long networks take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from autoprune.cost.meters import rebatch
+from autoprune.cost.meters.protocol import RUNTIMES
+from autoprune.cost.workload import workload_of
+from autoprune.pruning.granularity import granularity
+from autoprune.spec.config import PruningConfig
+from autoprune.spec.profile import DeviceSummary, Payoff, Staircase
+from autoprune.spec.survey import LatencySample
+from autoprune.trial.profile.alone import AloneMeter
+from autoprune.trial.profile.bottlenecks import bottlenecks
+from autoprune.trial.profile.costs import summarise_device
+from autoprune.trial.profile.payoffs import Trials
+from autoprune.trial.pruned import pruned_model
+from autoprune.trial.runner import TrialRunner
+
+MOST_SAMPLES = 200
+"""Random networks that a predictor learns from before the first trial."""
+
+_LEAST_S, _MOST_S = 0.04, 0.25  # of one measurement
+_PARTS = 100  # measurements that a budget is cut into
+_Z = 1.96
+
+
+class Surveyor:
+    """Measures with the study's runtime, or asks the models where the device is not at hand.
+
+    Args:
+        runner: Model, graph, device, meter.
+        budget_s: Wall time of all measurements together: it sets how long a single one takes.
+    """
+
+    def __init__(self, runner: TrialRunner, budget_s: float) -> None:
+        self._runner = runner
+        self._one_s = min(max(budget_s / _PARTS, _LEAST_S), _MOST_S)
+        spec = runner.spec.latency
+        self._inputs = rebatch(runner.task.args, runner.task.kwargs, spec.batch)
+        self._spec = spec.model_copy(update={"budget_s": self._one_s})
+        meter = None if runner.meter is None else AloneMeter(spec, self._one_s)
+        self._trials = Trials(runner, self._inputs, meter)
+
+    def dense(self) -> DeviceSummary:
+        """Return what the models say of the dense network, module by module."""
+        runner, spec = self._runner, self._runner.spec
+        workload = workload_of(runner.model, self._inputs.args, self._inputs.kwargs)
+        return summarise_device(
+            runner.model, workload, self.prunable, spec.device, runner.profile, spec.latency.runtime, None
+        )
+
+    @property
+    def prunable(self) -> tuple[str, ...]:
+        """Layers that the space speaks of."""
+        return tuple(name for name in self._runner.graph.layers if self._trials.options(name) is not None)
+
+    def slowest(self, dense: DeviceSummary) -> Sequence[str]:
+        """Return the slowest prunable layers of unlike shapes, the slowest first."""
+        return bottlenecks(self._trials, dense)
+
+    def payoffs(self, slow: Sequence[str]) -> tuple[Payoff, ...]:
+        """Try every pattern of the space that only sets weights to zero, on the whole network and the slowest layers.
+
+        Raises:
+            MeterError: The runtime gave no usable number.
+        """
+        found = self._trials.on_network(self.prunable, removing=False)
+        tried = {payoff.granularity for payoff in found}
+        if tried:
+            found += [payoff for layer in slow[:2] for payoff in self._trials.on_layer(layer, removing=False)]
+        return tuple(found)
+
+    def staircases(self, slow: Sequence[str]) -> tuple[Staircase, ...]:
+        """Return the time of the slowest layers over sixteen widths each.
+
+        Raises:
+            MeterError: The runtime gave no usable number.
+        """
+        found = []
+        for layer in slow:
+            units = sum(group.units for group in self._trials.removable(layer))
+            step = max(1, units // 16)
+            kept = range(units - units % step, 0, -step)
+            stairs = self._trials.staircase(layer, self._runner.spec.latency.half_width, kept)
+            if stairs is not None and len(stairs.points) > 1:
+                found.append(stairs)
+        return tuple(found)
+
+    def samples(
+        self, configs: Iterable[PruningConfig], until: float, told: Callable[[int], None] = lambda _: None
+    ) -> tuple[LatencySample, ...]:
+        """Measure networks against the dense one until the clock (``time.perf_counter``) says ``until``.
+
+        None on a device that is modelled, and none where costs do not follow from counts.
+
+        Raises:
+            MeterError: The runtime gave no usable number.
+        """
+        runner, found = self._runner, dict[tuple[int, ...], LatencySample]()
+        if runner.meter is None or runner.costs.model is None:
+            return ()
+        meter = RUNTIMES.get(self._spec.runtime)(self._spec)
+        for config in configs:
+            if time.perf_counter() >= until or len(found) >= MOST_SAMPLES:
+                break
+            kept = tuple(runner.costs.model.asked.configs([config]).kept[0].tolist())
+            if kept in found:
+                continue
+            pruned = pruned_model(runner.model, runner.graph, runner.book, config)
+            paired = meter.measure_pair(runner.model, pruned.model, self._inputs)
+            spread = (paired.high - paired.low) / 2 / _Z / paired.ratio
+            found[kept] = LatencySample(kept=kept, ratio=paired.ratio, spread=spread)
+            told(len(found))
+        return tuple(found.values())
+
+
+def masks_only(granularities: Collection[str]) -> tuple[str, ...]:
+    """Return the granularities that remove nothing but set weights to zero."""
+    return tuple(key for key in granularities if not granularity(key).removed)
+
+
+def best_payoffs(payoffs: Iterable[Payoff]) -> Mapping[str, Payoff]:
+    """Return granularity to the try of it that gained most."""
+    best: dict[str, Payoff] = {}
+    for payoff in payoffs:
+        known = best.get(payoff.granularity)
+        if known is None or (payoff.pays, -payoff.ratio.value) > (known.pays, -known.ratio.value):
+            best[payoff.granularity] = payoff
+    return best

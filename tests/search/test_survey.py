@@ -1,0 +1,76 @@
+"""A real study that asks its device first: what is kept, what is predicted, and that it is asked once."""
+
+from __future__ import annotations
+
+import pytest
+from small_task import task
+
+from autoprune.search import survey as survey_module
+from autoprune.search.study import Study
+from autoprune.search.survey import survey_seconds
+from autoprune.spec.study import StudySpec
+
+LATENCY = {"half_width": 0.2, "budget_s": 0.05, "survey_s": 1.0}
+
+
+def study(directory, trials=5, **changes):
+    spec = {
+        "task": "small_task.py:task",
+        "space": "cnn-mixed",
+        "objectives": ("accuracy_drop", "latency_ms"),
+        "search": {"sampler": "random", "trials": trials},
+        "recovery": {"batchnorm_samples": 0},
+        "latency": LATENCY,
+    }
+    return Study(task(), StudySpec.model_validate(spec | changes), directory)
+
+
+def test_trials_are_predicted_before_they_are_measured_and_a_resumed_study_asks_nothing_again(tmp_path, monkeypatch):
+    said = []
+    study(tmp_path).run(say=said.append)
+    assert said[0] == "Measuring what pays on this device, for about 1 s (latency.survey_s) ..."
+    assert any(sentence.startswith("Latency is predicted from") for sentence in said)
+    monkeypatch.setattr(survey_module, "_survey", lambda *_: pytest.fail("measured a second time"))
+    resumed = study(tmp_path, trials=8)
+    resumed.run(say=lambda sentence: pytest.fail(sentence))
+    records = resumed.records()
+    about = records.study
+    assert {payoff.granularity for payoff in about.payoffs} == {"weight", "2:4"}
+    gone = {choice.granularity for choice in about.dropped or ()}
+    assert sum(layer.macs for layer in about.dense.layers) > 0
+    trials = [trial for trial in records.trials if trial.state == "complete" and trial.origin != "dense"]
+    assert len(trials) >= 6
+    for trial in trials:
+        assert trial.prediction.low_ms < trial.prediction.ms < trial.prediction.high_ms
+        assert not gone & {choice.granularity for _, choice in trial.config.choices()}
+        for layer in trial.layers.values():
+            assert layer.predicted_ms > 0
+            assert layer.dram_bytes >= 0
+    surveyed = int(trials[0].prediction.source.split()[2])
+    counts = [int(trial.prediction.source.split()[2]) for trial in trials]
+    assert counts == list(range(surveyed, surveyed + len(trials)))  # each learns from all before
+    assert about.predictor.measurements == surveyed + len(trials)
+
+
+def test_a_modelled_device_is_asked_by_its_models_and_predicts_nothing(tmp_path):
+    said = []
+    run = study(tmp_path, device="eyeriss")
+    run.run(say=said.append)
+    records = run.records()
+    assert not any(sentence.startswith(("Measuring", "Latency is predicted")) for sentence in said)
+    assert not any(payoff.measured for payoff in records.study.payoffs)
+    assert "2:4 gives no speed here (modelled 1.00x the time, on the whole network): left out" in said[0]
+    assert "2:4" in {choice.granularity for choice in records.study.dropped}
+    assert records.study.predictor is None
+    assert all(trial.prediction is None for trial in records.trials)
+
+
+def test_a_short_study_spends_nothing_on_it_unless_widths_depend_on_it(tmp_path):
+    def seconds(trials, **latency):
+        made = study(tmp_path, trials=trials, latency=LATENCY | {"survey_s": None} | latency)
+        return survey_seconds(made.spec, made.proposals)
+
+    assert seconds(19) == 0
+    assert seconds(40) == pytest.approx(8)
+    assert seconds(1000) == 30
+    assert seconds(1000, survey_s=3) == 3
