@@ -33,7 +33,8 @@ def opened(browser, path, **context):
         "request", lambda r: wrong.append(r.url) if r.url != path.as_uri() and not r.url.startswith("blob:") else None
     )
     page.goto(path.as_uri())
-    page.wait_for_selector("html[data-ready=yes]", state="attached")
+    if page.get_attribute("html", "data-ready") is None:
+        pytest.fail(f"the script did not reach its end: {wrong}")
     yield page
     assert wrong == []
     own.close()
@@ -163,6 +164,7 @@ def test_the_keyboard_reaches_points_layers_and_charts(browser, report, rich):
         page.focus(".skyline")
         page.keyboard.press("ArrowRight")
         assert "stem.conv" in page.text_content(".spoken[role=status]")
+        page.locator("#trust-prediction").scroll_into_view_if_needed()
         page.focus("#trust-prediction svg")
         page.keyboard.press("ArrowRight")
         assert "predicted" in page.text_content(".spoken[role=status]")

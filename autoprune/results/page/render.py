@@ -19,6 +19,7 @@ def render_html(records: RunRecords) -> str:
     A content security policy lets run only the script that the page is built with, by its hash.
     """
     why, trust, other = why_parts(records), trust_parts(records), elsewhere(records)
+    placed = len(shown_trials(records))
     data = page_data(records) | {
         "figures": [figure.to_data() for part in (*why, *trust, other) for figure in part.figures]
     }
@@ -27,7 +28,9 @@ def render_html(records: RunRecords) -> str:
         assets=assets(data, REPORT_SCRIPTS, REPORT_STYLES),
         decision=decision(records),
         study_facts=study_facts(records),
-        placed=len(shown_trials(records)),
+        placed=placed,
+        # Before the first trial there is nothing to explain, unless something was found out before it.
+        explained=placed or any(part.figures or part.tables or part.heats for part in why),
         has_configs=any(data["configs"]["of"]),
         why_parts=why,
         trust_parts=trust,

@@ -202,6 +202,8 @@ def _course(records: RunRecords) -> Part:
     history = hypervolume_history(records)
     if not history:
         return Part(title, absent="There is no reference point yet: the dense model has not been measured.")
+    if not history[-1]:
+        return Part(title, absent="It is 0: no feasible trial lies within the reference point in every objective.")
     numbers, told = sorted(trial.number for trial in records.trials), course(records)
     corners = [i for i in range(len(history)) if i in (0, len(history) - 1) or history[i] != history[i - 1]]
     figure = Figure(

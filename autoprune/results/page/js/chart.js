@@ -3,9 +3,9 @@
 function drawFigure(place, figure) {
   if (!figure.series.some((series) => series.points.length)) return;
   const bars = figure.series[0].shape === "bars";
-  drawnAtWidth(place, (width) => {
-    place.replaceChildren(...legendOf(figure), bars ? drawBars(figure, width) : drawXY(figure, width));
-  });
+  whenNear(place, bars ? figure.y.names.length * 22 : 290, () => drawnAtWidth(place, (width) => {
+    fill(place, legendOf(figure), bars ? drawBars(figure, width) : drawXY(figure, width));
+  }));
 }
 
 function legendOf(figure) {

@@ -1,12 +1,13 @@
 // The config that is looked at, or two side by side: choice, numbers, layers, file and the lines that apply it.
 function drawConfig(place) {
   const listed = TRIALS.filter((trial) => !trial.dense && trial.feasible && DATA.configs.of[trial.index].length);
+  const broken = TRIALS.filter((trial) => !trial.dense && !trial.feasible && DATA.configs.of[trial.index].length);
   const options = () => {
     const titled = listed.filter((t) => t.titles.length), front = listed.filter((t) => t.front && !t.titles.length), rest = listed.filter((t) => !t.front);
     const group = (label, trials, name) => trials.length ? h("optgroup", {label}, trials.map((t) => h("option", {value: t.index}, name(t)))) : null;
-    const pinnedRest = state.pins.filter((t) => t && !t.feasible);
     return [group("Picks", titled, (t) => `config ${t.number} · ${t.titles.join(", ")}`), group("Front", front, (t) => `config ${t.number}`),
-      group("Pinned", pinnedRest, (t) => `config ${t.number} (infeasible)`), group(`Dominated (${rest.length})`, rest.slice(0, 400), (t) => `config ${t.number}`)];
+      group(`Dominated (${rest.length})`, rest.slice(0, 400), (t) => `config ${t.number}`),
+      group(`Break a constraint (${broken.length})`, broken.slice(0, 400), (t) => `config ${t.number}`)];
   };
   const choose = (at) => h("select", {id: `pin-${at}`, "data-pin": at, on: {change: (event) => state.place(at, event.target.value === "" ? null : TRIALS[Number(event.target.value)])}});
   const first = choose(0), second = choose(1);
@@ -17,15 +18,19 @@ function drawConfig(place) {
       h("p", {class: "aside"}, "Or click points of the front: the second one is set beside the first.")),
     body);
 
+  for (const [at, select] of [[0, first], [1, second]]) fill(select, h("option", {value: ""}, at ? "none" : "choose a config"), options());
+
   function update() {
     const trials = state.pins.filter(Boolean);
     for (const [at, select] of [[0, first], [1, second]]) {
       const trial = state.pins[at];
-      fill(select, h("option", {value: ""}, at ? "none" : "choose a config"), ...options().filter(Boolean));
-      if (trial && ![...select.options].some((option) => option.value === String(trial.index))) select.append(h("option", {value: trial.index}, `config ${trial.number}`));
       select.value = trial ? String(trial.index) : "";
+      if (trial && select.selectedIndex < 0) {
+        select.append(h("option", {value: trial.index}, `config ${trial.number}`));
+        select.value = String(trial.index);
+      }
     }
-    if (!trials.length) { fill(body, h("p", {class: "note"}, "Choose a config here, or click a point of the front.")); return; }
+    if (!trials.length) { fill(body, h("p", {class: "note"}, listed.length ? "Choose a config here, or click a point of the front." : "No config is feasible; those that break a constraint can be looked at.")); return; }
     fill(body, numbers(trials), ...trials.map(actions), ...layerViews(trials));
     for (const draw of pending.splice(0)) draw();
   }
@@ -43,7 +48,7 @@ function drawConfig(place) {
       scores.map(([key]) => h("td", {class: "num"}, scoreText(trial[key]))),
       metrics.map((metric) => h("td", {class: "num"}, metric.text(trial.values[metric.key]), h("small", {}, detailText(trial, metric.key)))));
     return h("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers of the configs"}, h("table", {class: "compare"},
-      h("thead", {}, h("tr", {}, h("th", {scope: "col"}, ""), scores.map(([, title]) => h("th", {scope: "col", class: "num"}, title)), metrics.map((metric) => h("th", {scope: "col", class: "num"}, metric.title)))),
+      h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "config"), scores.map(([, title]) => h("th", {scope: "col", class: "num"}, title)), metrics.map((metric) => h("th", {scope: "col", class: "num"}, metric.title)))),
       h("tbody", {}, rows.map(row), trials.length > 1 ? h("tr", {class: "total"}, h("th", {scope: "row"}, "B against A"), scores.map(([key]) => scoreDifference(trials, key)), metrics.map((metric) => difference(trials, metric))) : null)));
   }
 

@@ -57,6 +57,22 @@ function drawnAtWidth(place, draw) {
   return () => redraw(true);
 }
 
+// Draws when the place comes near the window, or when the page is printed: what nobody looks at costs nothing.
+function whenNear(place, height, draw) {
+  let waiting = true;
+  place.style.minHeight = `${height}px`;
+  const start = () => {
+    if (!waiting) return;
+    waiting = false;
+    watcher.disconnect();
+    draw();
+    place.style.minHeight = "";
+  };
+  const watcher = new IntersectionObserver((found) => { if (found.some((one) => one.isIntersecting)) start(); }, {rootMargin: "700px"});
+  watcher.observe(place);
+  window.addEventListener("beforeprint", start);
+}
+
 function shortened(text, limit) {
   const letters = Array.from(text);
   if (letters.length <= limit) return text;

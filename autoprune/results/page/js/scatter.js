@@ -127,9 +127,9 @@ function drawScatter(place, controls, legend) {
     const key = shown.color;
     if (key === "kind") return (trial, kind) => `kind-${kind}`;
     const open = (mark) => mark === "ring" || mark === "cross" ? "open" : "fill";
-    if (key === "origin") return (trial, kind, mark) => kind === "dense" ? "kind-dense" : `${open(mark)}-${DATA.origins.indexOf(trial.origin) % 8}`;
+    if (key === "origin") return (trial, kind, mark) => kind === "dense" || kind === "infeasible" ? `kind-${kind}` : `${open(mark)}-${DATA.origins.indexOf(trial.origin) % 8}`;
     const [low, high] = spanOf(inside.map((t) => t.values[key]), 0);
-    return (trial, kind, mark) => trial.values[key] === null ? "kind-dominated" :
+    return (trial, kind, mark) => kind === "dense" || kind === "infeasible" ? `kind-${kind}` : trial.values[key] === null ? "kind-dominated" :
       `${open(mark)}-q${clamp(Math.floor((trial.values[key] - low) / (high - low || 1) * SHADES), 0, SHADES - 1)}`;
   }
 
@@ -146,7 +146,7 @@ function drawScatter(place, controls, legend) {
     const icon = (d, cls) => s("svg", {width: 18, height: 14, "aria-hidden": "true"}, s("path", {d, class: cls, transform: "translate(9 7)"}));
     const open = (kind) => kind === "dominated" || kind === "infeasible" ? "open" : "fill";
     const items = kinds.map(([kind, n]) => {
-      const look = shown.color === "kind" || kind === "dense" ? `mark kind-${kind}` : `mark ${open(kind)}-muted`;
+      const look = shown.color === "kind" || kind === "dense" || kind === "infeasible" ? `mark kind-${kind}` : `mark ${open(kind)}-muted`;
       return h("li", {}, icon(MARKS[marks[kind]](4), look), kind === "dense" ? kind : `${kind} (${n})`);
     });
     if (shown.baselines) lines.forEach(({origin}, i) => items.push(h("li", {},
