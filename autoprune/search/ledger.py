@@ -386,6 +386,7 @@ class Ledger:
 
     def _go_on(self, trial: FrozenTrial, so_far: TrialRecord) -> Job:
         self._in_flight[trial.number] = Trial(self._study, trial._trial_id)
+        self._drivers.claim(self._in_flight[trial.number])
         self._climbing[trial.number] = so_far
         assert so_far.config is not None, "a trial that climbs has a config"
         assert so_far.rungs is not None
