@@ -241,7 +241,7 @@ class Ledger:
             about = about_study(self._shown, self._runner, record, self._surveyed, self.warnings)
             self._study.set_user_attr(storage.STUDY, about.to_data())
             started = time.perf_counter()
-        else:
+        elif job.dense is not None:
             record = self._forecast.foretold(record, job.dense)
             self._forecast.learn(record)
         timings = record.timings.model_copy(update={"propose_s": job.propose_s, "record_s": self._record_s})
