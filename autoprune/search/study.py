@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -84,8 +84,48 @@ class Study:
             RunError: Ten trials in a row failed.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.stopped = ""
+        with self._opened() as study:
+            try:
+                surveyed = self._survey(study, say or (lambda _: None))
+            except KeyboardInterrupt:
+                self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
+                return []
+            with closing(self._ledger(study, surveyed)) as ledger:
+                try:
+                    self._search(ledger, on_trial or (lambda _: None))
+                    if not self.stopped.endswith(GOES_ON):
+                        self._score_front(study, ledger)
+                except KeyboardInterrupt:
+                    ledger.abandon()
+                    self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
+                except BaseException as error:
+                    with contextlib.suppress(Exception):  # what went wrong first is what is told
+                        if isinstance(error, AutopruneError):
+                            ledger.abandon()
+                        self._write_records(study)
+                    raise
+                ledger.conclude(self.stopped)
+            records = self._write_records(study)
+        return [] if records is None else list(front(records))
+
+    @contextlib.contextmanager
+    def books(self) -> Iterator[Ledger]:
+        """Open the study for somebody else to drive, and hold its directory meanwhile.
+
+        Raises:
+            RunDirectoryError: The directory belongs to another study, or another search runs in it.
+            StorageError: The storage fails.
+        """
+        with self._opened() as study:
+            surveyed = self._survey(study, lambda _: None)
+            with closing(self._ledger(study, surveyed)) as ledger:
+                yield ledger
+            self._write_records(study)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[optuna.Study]:
+        self.directory.mkdir(parents=True, exist_ok=True)
         with (
             exclusive(self.directory),
             storage.opened_study(
@@ -94,30 +134,10 @@ class Study:
             storage.storage_errors(storage.shown_url(self.spec.storage, self.directory)),
         ):
             write_whole(self.directory / "study.yaml", self.spec.to_yaml())
-            try:
-                surveyed = self._survey(study, say or (lambda _: None))
-            except KeyboardInterrupt:
-                self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
-                return []
-            ledger = Ledger(study, self.runner, surveyed, self.directory, self._shown_spec)
-            try:
-                self._search(ledger, on_trial or (lambda _: None))
-                if not self.stopped.endswith(GOES_ON):
-                    self._score_front(study, ledger)
-            except KeyboardInterrupt:
-                ledger.abandon()
-                self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
-            except BaseException as error:
-                with contextlib.suppress(Exception):  # what went wrong first is what is told
-                    if isinstance(error, AutopruneError):
-                        ledger.abandon()
-                    self._write_records(study)
-                raise
-            finally:
-                ledger.close()
-            ledger.conclude(self.stopped)
-            records = self._write_records(study)
-        return [] if records is None else list(front(records))
+            yield study
+
+    def _ledger(self, study: optuna.Study, surveyed: Surveyed) -> Ledger:
+        return Ledger(study, self.runner, surveyed, self.directory, self._shown_spec)
 
     def records(self) -> RunRecords:
         """Return the records of everything finished so far, as the run directory holds them.

@@ -76,7 +76,7 @@ def join(spec: RaySpec) -> bool:
     options: dict[str, Any] = {"runtime_env": runtime_env(spec)} if runtime_env(spec) else {}
     try:
         ray.init(
-            address=None if address == "local" else address,
+            address=address,
             logging_level="ERROR",
             log_to_driver=False,
             configure_logging=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -99,10 +100,9 @@ class Seat:
 
 def why_lost(error: BaseException) -> str:
     """Return why Ray lost an actor, or what it made, in a few words."""
-    text = " ".join(str(error).split())
-    if "OutOfMemory" in type(error).__name__ or "memory" in text.lower():
+    if type(error).__name__ == "OutOfMemoryError":
         return "its node ran out of memory"
-    if "node" in text.lower() and ("died" in text.lower() or "dead" in text.lower() or "terminated" in text.lower()):
+    if re.search(r"its node has died|node (\w+ )?(was|is|has) (terminated|dead|died)", str(error)):
         return "its node left the cluster"
     if type(error).__name__.startswith(("Actor", "RayActor", "Worker")):
         return "its process died"

@@ -1,0 +1,326 @@
+"""What a cluster costs: overhead of trivial trials, the driver as a study grows, 256 simulated workers, a busy meter.
+
+    OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.cluster -o reports/cluster/README.md
+
+Takes about six minutes on two quiet cores; ``--quick`` only shows that it runs. Needs the extras ``ray`` and
+``examples``.
+"""
+
+# ruff: noqa: E402 - Ray reads the environment when it is imported
+
+import argparse
+import heapq
+import os
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+import numpy as np
+import optuna
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "search")]
+
+from autoprune.cost.host import machine_title
+from autoprune.examples.digits import DigitsNet
+from autoprune.search.study import Study
+from autoprune.spec.record import read_records
+from autoprune.spec.space import SpaceSpec
+from autoprune.spec.study import StudySpec
+from autoprune.trial.groundwork import PackedNetwork
+from autoprune.trial.runner import TrialRunner
+from autoprune.trial.task import Task
+
+TRIAL_S = (3.0, 30.0, 300.0)
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def spec_of(trials: int, executor: object = "local", sampler: str = "random", device: str = "raspberry-pi-4"):
+    return StudySpec.model_validate(
+        {
+            "schema": "autoprune/study/1",
+            "task": "small_task:task",
+            "device": device,
+            "space": "channels",
+            "objectives": ["accuracy_drop", "macs"],
+            "search": {"sampler": sampler, "trials": trials, "seed": 0},
+            "executor": executor,
+        }
+    )
+
+
+def overhead(trials: int) -> list[str]:
+    """Seconds per trial of a network that is scored in milliseconds, its latency modelled."""
+    import ray
+    import small_task
+
+    rows = []
+    for workers in (0, 1, 2, 4):
+        executor = {"ray": {"address": "local", "workers": workers}} if workers else "local"
+        if workers:
+            ray.init(
+                address="local", num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+            )
+        with tempfile.TemporaryDirectory() as directory:
+            marks = []
+            study = Study(small_task.task(), spec_of(trials, executor), directory)
+            began = time.perf_counter()
+            study.run(lambda p, marks=marks: marks.append(time.perf_counter()))
+            records = study.records().trials
+        if workers:
+            ray.shutdown()
+        own = np.median([r.timings.total_s - r.timings.propose_s - r.timings.record_s for r in records])
+        start = marks[1] - began
+        each = (marks[-1] - marks[1]) / (trials - 1)
+        name = f"Ray, {workers} worker{'s' * (workers > 1)}" if workers else "local"
+        rows.append(f"| {name} | {each * 1e3:.0f} | {own * 1e3:.0f} | {start:.1f} |")
+    return rows
+
+
+def growth(counts: list[int], sampler: str) -> list[str]:
+    """The driver alone: trials that cost nothing, asked and told through the study's own books."""
+    from stub_study import StubRunner, make
+
+    import autoprune.search.study as study_module
+
+    kept, study_module.TrialRunner = study_module.TrialRunner, StubRunner
+    rows: list[str] = []
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            study = make(directory, trials=counts[-1], sampler=sampler)
+            last = [time.perf_counter()]
+            spans: list[float] = []
+
+            def see(progress, spans=spans, last=last):
+                spans.append(time.perf_counter() - last[0])
+                last[0] = time.perf_counter()
+                if progress.finished in counts:
+                    memory = _rss_mb()
+                    each = np.median(spans[-min(50, len(spans)) :])
+                    rows.append(f"| {sampler} | {progress.finished:,} | {each * 1e3:.0f} | {memory:.0f} |")
+
+            study.run(see)
+    finally:
+        study_module.TrialRunner = kept
+    return rows
+
+
+def _rss_mb() -> float:
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def scaling(trials: int, sampler: str, recorded: list[float]) -> list[str]:
+    """Simulate a cluster: real asks and tells, whose real time holds up the driver; trials take recorded times."""
+    from stub_study import StubRunner, make
+
+    import autoprune.search.study as study_module
+    from autoprune.search.loop import Loop
+
+    kept, study_module.TrialRunner = study_module.TrialRunner, StubRunner
+    rows = []
+    shape = np.array(recorded) / np.mean(recorded)
+    try:
+        for workers in WORKERS:
+            speeds = []
+            for mean in TRIAL_S:
+                with tempfile.TemporaryDirectory() as directory:
+                    study = make(directory, trials=trials, sampler=sampler)
+                    with study.books() as ledger:
+                        ledger.resume()
+                        executor = SimulatedCluster(study.runner, workers, mean * shape)
+                        Loop(ledger, executor, study.spec.search, lambda _: None).run()
+                        speeds.append(trials * mean / (executor.now * workers))
+            rows.append(f"| {sampler} | {workers} | " + " | ".join(f"{100 * s:.0f} %" for s in speeds) + " |")
+    finally:
+        study_module.TrialRunner = kept
+    return rows
+
+
+class SimulatedCluster:
+    """An executor whose clock is simulated, except for the time that the driver really takes between two calls."""
+
+    def __init__(self, runner, workers: int, seconds) -> None:
+        self.capacity, self.now = workers, 0.0
+        self._runner, self._seconds = runner, seconds
+        self._free, self._running, self._count = [0.0] * workers, [], 0
+        self._left = time.perf_counter()
+
+    def _drive(self) -> None:
+        self.now += time.perf_counter() - self._left
+
+    def submit(self, job) -> None:
+        self._drive()
+        began = max(heapq.heappop(self._free), self.now)
+        ends = began + self._seconds[self._count % len(self._seconds)]
+        heapq.heappush(self._running, (ends, self._count, job))
+        self._count += 1
+        self._left = time.perf_counter()
+
+    def wait(self):
+        from autoprune.search.local import run_job
+
+        self._drive()
+        ends, _, job = heapq.heappop(self._running)
+        self.now = max(self.now, ends)
+        heapq.heappush(self._free, ends)
+        record = run_job(self._runner, job)
+        self._left = time.perf_counter()
+        return job, record
+
+    def close(self) -> None:
+        pass
+
+
+def under_load(networks: int, budget_s: float) -> list[str]:
+    """Ratios of the meter actor with the other core idle, and with a worker computing on it."""
+    import ray
+
+    from autoprune.search.ray import cluster
+    from autoprune.search.ray.actors import MeterActor, Setup
+
+    torch.manual_seed(0)
+    inputs = torch.randn(1, 1, 8, 8)
+    task = Task(model=DigitsNet().eval(), example_inputs=inputs, evaluate=lambda model: 1.0)
+    spec = spec_of(1, device="local-cpu").model_copy(update={"task": "tests.benchmarks.cluster:digits_task"})
+    rule = {"granularity": "channel", "criterion": "magnitude_l2", "sparsity": {"low": 0.0, "high": 0.8, "step": 0.1}}
+    space = SpaceSpec.model_validate({"schema": "autoprune/space/1", "name": "channels-l2", "rules": [rule]})
+    latency = spec.latency.model_copy(update={"budget_s": budget_s})
+    spec = spec.model_copy(update={"space": space, "latency": latency})
+    from autoprune.search.proposals import make_proposals
+    from autoprune.spec.study import resolve_study
+
+    spec = resolve_study(spec)
+    runner = TrialRunner(task, spec, metered=False)
+    proposals = make_proposals(spec.space, runner.graph, runner.recovery, 0, runner.book)
+    packed = []
+    dense = runner.score_dense(0).record
+    for step in range(networks):
+        config = proposals.config(proposals.uniform(0.1 + 0.7 * step / max(networks - 1, 1)))
+        packed.append(PackedNetwork.of(runner.score(config, step + 1, "uniform", dense).model))
+    cores = os.cpu_count() or 1
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    setup = ray.put(Setup(spec, runner.groundwork, tempfile.gettempdir(), os.getcwd(), cluster.versions_here()))
+    meter = ray.remote(MeterActor).options(num_cpus=1).remote(setup, pinned=True)
+    place = ray.get(meter.start.remote())
+    if isinstance(place, Exception):
+        raise place
+
+    @ray.remote(num_cpus=0)
+    def burn(stop_at: float, leave: tuple[int, ...]) -> None:
+        left = os.sched_getaffinity(0) - set(leave)
+        os.sched_setaffinity(0, left or os.sched_getaffinity(0))
+        torch.set_num_threads(1)
+        model, data = DigitsNet().eval(), torch.randn(450, 1, 8, 8)
+        with torch.no_grad():
+            while time.time() < stop_at:
+                model(data)
+
+    ratios: dict[str, list[float]] = {}
+    for load in ("quiet", "busy"):
+        if load == "busy":
+            seconds = networks * (budget_s + 2) + 10
+            for _ in range(max(cores - 1, 1)):
+                burn.remote(time.time() + seconds, place.cores)
+            time.sleep(4)
+        ratios[load] = []
+        for network in packed:
+            measured = ray.get(meter.measure.remote(network, None))
+            assert measured.latency is not None, measured.error
+            ratios[load].append(measured.latency.ratio)
+    ray.shutdown()
+    rows = [
+        f"| {number} | {quiet:.3f} | {busy:.3f} | {100 * (busy / quiet - 1):+.1f} % |"
+        for number, (quiet, busy) in enumerate(zip(ratios["quiet"], ratios["busy"], strict=True), 1)
+    ]
+    worst = max(abs(busy / quiet - 1) for quiet, busy in zip(ratios["quiet"], ratios["busy"], strict=True))
+    return [*rows, f"| worst | | | {100 * worst:.1f} % |"]
+
+
+def digits_task() -> Task:
+    """The digits network without its data: the meter needs no more."""
+    torch.manual_seed(0)
+    return Task(model=DigitsNet().eval(), example_inputs=torch.randn(1, 1, 8, 8), evaluate=lambda model: 1.0)
+
+
+def recorded_times(path: Path) -> list[float]:
+    """Return the seconds of the trials of a real study."""
+    return [r.timings.total_s for r in read_records(path).trials if r.state == "complete" and r.score is not None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--records", type=Path, default=Path("reports/resnet20-cifar10/records.jsonl"))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    quick = options.quick
+    times = recorded_times(options.records)
+    load = under_load(2 if quick else 6, 0.5 if quick else 4.0)
+    costs = overhead(20 if quick else 200)
+    grown = [*growth([20, 40] if quick else [100, 1000, 5000], "random")]
+    grown += growth([20, 40] if quick else [100, 500, 1000], "tpe")
+    scale = scaling(40 if quick else 300, "random", times) + ([] if quick else scaling(300, "tpe", times))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    text = f"""# What a cluster costs
+
+Made by `OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.cluster -o reports/cluster/README.md` on
+{machine_title()}; torch {torch.__version__}. Faults, one a row: [faults.md](faults.md).
+
+## Overhead of a trivial trial
+
+The small network of the tests, its latency modelled; milliseconds of wall time per trial of {20 if quick else 200}.
+"Own work" is a trial without proposal and bookkeeping. Until the first trial, workers start and import torch.
+
+| executor | ms per trial | own work, ms | seconds to the first trial |
+|---|---|---|---|
+{chr(10).join(costs)}
+
+## The driver as a study grows
+
+Trials that cost nothing; what is left is asking, telling and keeping records in SQLite. Median of the last 50 trials.
+
+| sampler | trials | ms per trial | memory of the driver, MB |
+|---|---|---|---|
+{chr(10).join(grown)}
+
+Peak of the whole script: {peak:.0f} MB.
+
+## Many workers, simulated
+
+Real asks and tells of a study of {40 if quick else 300} trials, whose real time holds up the driver; trials take
+simulated times of the shape that ResNet-20's study recorded. Parts of what so many workers could do; a study of few
+trials also loses its first (the dense model, alone) and its last ones.
+
+| sampler | workers | {" | ".join(f"trials of {s:.0f} s" for s in TRIAL_S)} |
+|---|---|---|---|---|
+{chr(10).join(scale)}
+
+The driver saturates at (time of a trial) / (time of an ask and a tell) workers. Against that: trials that take longer
+(the usual case), `random` or `qmc`, or several drivers on one storage.
+
+## The meter beside busy cores
+
+The digits network pruned uniformly, batch 1, one thread; ratio to dense with the other cores idle, and with a worker on
+each of them that computes without a pause.
+
+| network | quiet | busy | difference |
+|---|---|---|---|
+{chr(10).join(load)}
+"""
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
