@@ -50,6 +50,7 @@ def spec_of(trials: int, executor: object = "local", sampler: str = "random", de
             "space": "channels",
             "objectives": ["accuracy_drop", "macs"],
             "search": {"sampler": sampler, "trials": trials, "seed": 0},
+            "latency": {"survey_s": 0},
             "executor": executor,
         }
     )

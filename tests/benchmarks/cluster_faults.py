@@ -59,7 +59,7 @@ def spec_of(address: str) -> StudySpec:
             "objectives": ["accuracy_drop", "macs"],
             "search": {"sampler": "random", "trials": TRIALS, "seed": 0},
             "recovery": {"batchnorm_samples": 32},
-            "latency": {"half_width": 0.5, "budget_s": 0.2},
+            "latency": {"half_width": 0.5, "budget_s": 0.2, "survey_s": 0},
             "executor": {"ray": {"address": address, "target": "board", "timeout": "20s", "memory": "1GB"}},
         }
     )

@@ -58,7 +58,7 @@ def spec_of(address, task="small_task:task", trials=6, **options):
                 "objectives": ["accuracy_drop", "macs"],
                 "search": {"sampler": "tpe", "trials": trials, "seed": 0},
                 "recovery": {"batchnorm_samples": 32},
-                "latency": {"half_width": 0.5, "budget_s": 0.2},
+                "latency": {"half_width": 0.5, "budget_s": 0.2, "survey_s": 0},
                 "executor": executor,
             }
         ).model_dump_json(by_alias=True)
