@@ -113,7 +113,14 @@ class Ledger:
         worst = about.reference.get(DROP, abs(about.dense_score))
         limits = self._runner.limits(dense)
         return space_knowledge(
-            self._proposals, self._runner.costs, self._spec.objectives, worst, about.dense_score, limits, dense.values
+            self._proposals,
+            self._runner.costs,
+            self._spec.objectives,
+            worst,
+            about.dense_score,
+            limits,
+            dense.values,
+            self._forecast.predictor,
         )
 
     def records(self) -> RunRecords | None:

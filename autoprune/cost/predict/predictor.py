@@ -102,8 +102,15 @@ class LatencyPredictor:
         if len(self._seen) >= _LEAST:
             self._refit()
 
-    def predict(self, candidates: Candidates) -> Predicted:
-        """Predict; thousands of candidates in one call are what it is made for."""
+    def predict(self, candidates: Candidates, cost: DeviceCost | None = None) -> Predicted:
+        """Predict; thousands of candidates in one call are what it is made for.
+
+        Args:
+            candidates: n of them.
+            cost: What :meth:`DeviceCosts.costs` gave for them, where it is at hand.
+        """
+        if cost is not None:
+            return Predicted(*self._predict(candidates, cost))
         parts = [self._predict(_rows(candidates, start)) for start in range(0, len(candidates), _CHUNK)]
         ratio, low, high = (
             (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else np.zeros((3, 0))
@@ -124,7 +131,7 @@ class LatencyPredictor:
             modelled = self._fit.trend_weights[1]
             parts = self._features.by_op(cost.table, cost.moved.savings.effective_macs, weights)
             parts = parts + modelled * cost.times.seconds / self._dense.latency_s[0]
-            parts = np.maximum(parts, self._launch * self._predict(candidates)[0][:, None])
+            parts = np.maximum(parts, self._launch * self._predict(candidates, cost)[0][:, None])
         return self._device.model.by_layer(np.where(cost.moved.fused, 0.0, parts))
 
     def quality(self) -> Quality | None:
@@ -141,8 +148,8 @@ class LatencyPredictor:
             spearman=float(np.nan_to_num(spearman(left_out, measured))),
         )
 
-    def _predict(self, candidates: Candidates) -> tuple[Floats, Floats, Floats]:
-        cost = self._device.costs(candidates)
+    def _predict(self, candidates: Candidates, cost: DeviceCost | None = None) -> tuple[Floats, Floats, Floats]:
+        cost = self._device.costs(candidates) if cost is None else cost
         if self._fit is None:
             ratio = cost.latency_s / self._dense.latency_s[0]
             spread = np.full(len(ratio), _MODEL_SPREAD)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from autoprune.cost.candidates import Candidates
-from autoprune.cost.device import DeviceCosts
+from autoprune.cost.device import DeviceCost, DeviceCosts
+from autoprune.cost.predict import LatencyPredictor
 from autoprune.cost.table import DENSE as NO_PATTERN
 from autoprune.pruning.granularity import DEPTH, granularity, removed_count
 from autoprune.search import storage
@@ -33,7 +35,7 @@ COMPUTED = (
     "latency_ms",
     "energy_mj",
 )
-"""Metrics that follow from counts, the latency and the energy by the models."""
+"""Metrics that follow from counts; latency by the models, or as it was learned on the device."""
 
 _SHIFT = 0.02
 _NOISE = 0.005
@@ -58,6 +60,7 @@ class SpaceKnowledge:
         limits: Computed metric to its upper bound, as a share of dense.
         table: Estimated damage of each choice, by knob name, shape (methods, sparsities) each, in the score's unit;
             None where it was not estimated.
+        predicted: Latency as it was learned on the device; None: the models say it.
 
     Attributes:
         domain: The parameters, in the order of knobs.
@@ -76,7 +79,9 @@ class SpaceKnowledge:
         score: float,
         limits: Mapping[str, float] | None = None,
         table: Mapping[str, Floats] | None = None,
+        predicted: PredictedLatency | None = None,
     ) -> None:
+        self._predicted = predicted
         self._devices = [devices[precision] for precision in proposals.precisions]
         self._others = tuple(name for name in objectives if name != DROP)
         self.scale = max(worst_drop, _LEAST_SCALE * abs(score), 1e-9)
@@ -162,7 +167,7 @@ class SpaceKnowledge:
         for number, device in enumerate(self._devices):
             rows = np.flatnonzero(which == number)
             if len(rows) and names:
-                out[rows] = _metrics(device, self._candidates(codes[rows]), names)
+                out[rows] = _metrics(device, self._candidates(codes[rows]), names, self._predicted)
         return out
 
     def costs(self, codes: Codes) -> Floats:
@@ -205,19 +210,39 @@ class SpaceKnowledge:
         return self._devices[0].model.asked.fractions(kept, pattern, fraction, self._patterns)
 
 
-def _metrics(device: DeviceCosts, candidates: Candidates, names: Sequence[str]) -> Floats:
+@dataclass(frozen=True)
+class PredictedLatency:
+    """Latency as it was learned on the device, in the place of the roofline's.
+
+    Attributes:
+        predictor: Ratios to dense.
+        dense_s: Latency of the dense model.
+    """
+
+    predictor: LatencyPredictor
+    dense_s: float
+
+    def seconds(self, candidates: Candidates, cost: DeviceCost) -> Floats:
+        """Return seconds of one run, shape (n,)."""
+        return self.predictor.predict(candidates, cost).ratio * self.dense_s
+
+
+def _metrics(
+    device: DeviceCosts, candidates: Candidates, names: Sequence[str], predicted: PredictedLatency | None = None
+) -> Floats:
     counts = device.model.counts(candidates)
     values = {name: np.asarray(getattr(counts, name), float) for name in COMPUTED if hasattr(counts, name)}
     if any(name not in values for name in names):
         cost = device.costs(candidates)
+        seconds = cost.latency_s if predicted is None else predicted.seconds(candidates, cost)
         values |= {
             "dram_bytes": cost.dram_bytes,
             "llc_bytes": cost.llc_bytes,
             "activation_bytes": cost.activation_bytes,
-            "latency_ms": cost.latency_s * 1e3,
+            "latency_ms": seconds * 1e3,
         }
         if "energy_mj" in names:
-            values["energy_mj"] = device.energy_j(cost) * 1e3
+            values["energy_mj"] = device.energy_j(cost, seconds) * 1e3
     return np.column_stack([values[name] for name in names])
 
 
@@ -275,6 +300,7 @@ def space_knowledge(
     score: float,
     limits: Sequence[Limit],
     dense: Mapping[str, float],
+    predictor: LatencyPredictor | None = None,
 ) -> SpaceKnowledge | None:
     """Return what is known of a study's space; None where its costs do not follow from counts, or no drop is wanted.
 
@@ -286,6 +312,7 @@ def space_knowledge(
         score: Of the dense model.
         limits: Of the study.
         dense: Metrics of the dense model.
+        predictor: What predicts latency; None, or in a space of several precisions: the models do.
     """
     blocks = any(knob.stage is not None for knob in proposals.knobs)
     computed = all(name in (DROP, *COMPUTED) for name in objectives)
@@ -296,4 +323,7 @@ def space_knowledge(
         for limit in limits
         if limit.metric in COMPUTED and dense[limit.metric] > 0
     }
-    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares)
+    predicted = None
+    if predictor is not None and proposals.precisions == ("fp32",):
+        predicted = PredictedLatency(predictor, dense["latency_ms"] * 1e-3)
+    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, predicted=predicted)

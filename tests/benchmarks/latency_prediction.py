@@ -1,0 +1,157 @@
+"""How well latency is predicted from short measurements; writes ``reports/latency-prediction/README.md``.
+
+PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_prediction.py DATA
+
+DATA is the folder of trained networks. Nothing else may run meanwhile; it takes about eight minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from itertools import islice
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+import torch
+from nets_charlm import CharGPT
+from nets_mlperf_tiny import DSCNN
+from nets_resnet_cifar import resnet_cifar
+
+from autoprune.cost.candidates import Candidates
+from autoprune.cost.host import machine_title
+from autoprune.cost.predict import LatencyPredictor
+from autoprune.cost.table import DENSE
+from autoprune.ranks import spearman
+from autoprune.search.proposals import make_proposals
+from autoprune.search.survey import random_configs
+from autoprune.spec.latency import LatencySpec
+from autoprune.spec.study import StudySpec, resolve_study
+from autoprune.trial.runner import TrialRunner
+from autoprune.trial.survey import Surveyor
+from autoprune.trial.task import Task
+
+NETWORKS = {
+    "ResNet-20": (lambda: resnet_cifar(20), "cifar10_resnet20.pt", lambda: torch.randn(1, 3, 32, 32)),
+    "DS-CNN": (DSCNN, "mlperf_tiny_kws_dscnn.pt", lambda: torch.randn(1, 1, 49, 10)),
+    "character GPT": (CharGPT, "charlm_tinyshakespeare_gpt.pt", lambda: torch.randint(65, (1, 128))),
+}
+SIZES = {"torch": (150, 80), "onnxruntime": (90, 45)}
+CURVE = (10, 25, 50, 100)
+LEARN_S, TEST_S = 12.0, 25.0  # a hundredth of it is what one measurement takes: 0.12 s to learn, 0.25 s to test
+
+ABOUT = f"""Networks of the space `channels` (sparsity 0 to 0.8 in each group), drawn as a study draws them before
+its first trial. *Learned from*: measurements of {LEARN_S / 100:.2f} s, paired with the dense network. *Unseen*:
+others, measured for {TEST_S / 100:.2f} s each, with the 5th and 95th percentile of their ratio to dense. *Repeat*: the same unseen networks
+measured a second time, mean difference and rank correlation: no prediction can agree with a measurement better than
+another measurement does. *Left out*: what the predictor says of itself (mean error, within 10 %, rank correlation).
+*Roofline*: the model without a measurement, mean error and rank correlation."""
+
+
+def prepared(name: str, runtime: str, data: Path):
+    make, weights, inputs = NETWORKS[name]
+    torch.manual_seed(0)
+    net = make()
+    net.load_state_dict(torch.load(data / "weights" / weights, map_location="cpu", weights_only=True))
+    task = Task(model=net.eval(), example_inputs=inputs(), evaluate=lambda _: 1.0)
+    latency = LatencySpec(runtime=runtime, half_width=0.01)
+    spec = resolve_study(StudySpec(task="a:b", space="channels", latency=latency))
+    spec = spec.model_copy(update={"space": only_magnitude(spec.space)})
+    runner = TrialRunner(task, spec)
+    return runner, make_proposals(spec.space, runner.graph, runner.recovery, 0, runner.book)
+
+
+def only_magnitude(space):
+    """Time does not depend on which units go, and no data is needed."""
+    return space.model_copy(
+        update={"rules": tuple(rule.model_copy(update={"criterion": ("magnitude_l1",)}) for rule in space.rules)}
+    )
+
+
+def arrays(runner, samples):
+    kept = np.array([sample.kept for sample in samples], np.int64)
+    nothing = np.full((len(kept), len(runner.graph.layers)), DENSE, np.int64)
+    ratios, spreads = (np.array([getattr(s, key) for s in samples]) for key in ("ratio", "spread"))
+    return Candidates(kept, nothing, nothing), ratios, spreads
+
+
+def first(candidates: Candidates, count: int) -> Candidates:
+    return Candidates(candidates.kept[:count], candidates.pattern[:count], candidates.nonzeros[:count])
+
+
+def row(name: str, runtime: str, data: Path, share: float) -> tuple[str, str]:
+    runner, proposals = prepared(name, runtime, data)
+    learn, test = (max(int(share * size), 5) for size in SIZES[runtime])
+    begun = time.perf_counter()
+    seen = Surveyor(runner, LEARN_S).samples(islice(random_configs(proposals, 1), learn), np.inf)
+    learning_s = time.perf_counter() - begun
+    known = {sample.kept for sample in seen}
+    configs = list(islice(random_configs(proposals, 2), test))
+    again = [Surveyor(runner, TEST_S).samples(configs, np.inf) for _ in range(2)]
+    pairs = [(a, b) for a, b in zip(*again, strict=True) if a.kept not in known]
+    unseen, truth, _ = arrays(runner, [a for a, _ in pairs])
+    repeat = np.array([b.ratio for _, b in pairs])
+    candidates, ratios, spreads = arrays(runner, seen)
+    cells = []
+    for count in (*(c for c in CURVE if c < len(seen)), len(seen)):
+        predictor = LatencyPredictor(runner.costs.device)
+        predictor.learn(first(candidates, count), ratios[:count], spreads[:count])
+        told = predictor.predict(unseen)
+        errors = np.abs(told.ratio / truth - 1)
+        cells.append(f"{count}: {errors.mean():.1%}, {(errors <= 0.1).mean():.0%}, {spearman(told.ratio, truth):.3f}")
+    quality = predictor.quality()
+    inside = ((told.low <= truth) & (truth <= told.high)).mean()
+    modelled = LatencyPredictor(runner.costs.device).predict(unseen).ratio
+    low, high = np.percentile(truth, [5, 95])
+    main = (
+        f"| {name} | {runtime} | {len(seen)} in {learning_s:.0f} s | {len(truth)} | {low:.2f}-{high:.2f} "
+        f"| {errors.mean():.1%} | **{(errors <= 0.1).mean():.0%}** | **{spearman(told.ratio, truth):.3f}** "
+        f"| {inside:.0%} | {np.abs(repeat / truth - 1).mean():.1%}, {spearman(repeat, truth):.3f} "
+        f"| {quality.mean_error:.1%}, {quality.within_10:.0%}, {quality.spearman:.3f} "
+        f"| {np.abs(modelled / truth - 1).mean():.0%}, {spearman(modelled, truth):.2f} |"
+    )
+    return main, f"| {name} | {runtime} | {' | '.join(cells)} |" + " |" * (len(CURVE) + 1 - len(cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("reports/latency-prediction/README.md"))
+    parser.add_argument("--share", type=float, default=1.0, help="of the measurements, for a quick look")
+    parser.add_argument("--runtimes", default="torch,onnxruntime")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    runtimes = [each for each in arguments.runtimes.split(",") if each == "torch" or importlib.util.find_spec(each)]
+    rows = [row(name, runtime, arguments.data, arguments.share) for runtime in runtimes for name in NETWORKS]
+    command = "PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_prediction.py DATA"
+    where = f"{machine_title()}, torch {torch.__version__}, one thread, batch 1."
+    heads = ("network", "runtime", "learned from", "unseen", "ratio", "mean error", "within 10 %", "rank correlation")
+    heads += ("in 95 % interval", "repeat", "left out", "roofline")
+    lines = [
+        *(
+            "# Latency predicted from short measurements",
+            "",
+            "```",
+            command,
+            "```",
+            "",
+            fill(f"{where} {' '.join(ABOUT.split())}", 119),
+            "",
+        ),
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(main for main, _ in rows),
+        *("", "## By number of measurements", "", "Mean error, within 10 %, rank correlation on the unseen networks."),
+        *("", f"| network | runtime |{' |' * (len(CURVE) + 1)}", f"|{'---|' * (len(CURVE) + 3)}"),
+        *(curve for _, curve in rows),
+    ]
+    text = "\n".join(lines) + "\n"
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
