@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from math import gcd
 
 from autoprune.results.formats import count, number, percent, plain
 from autoprune.results.table import Cell, Column, Row, Table
@@ -183,7 +184,7 @@ def device_table(profile: ProfileRecord) -> Table | None:
 def findings(profile: ProfileRecord) -> tuple[Table, ...]:
     """Return what was tried and what other devices would do: those tables that have rows."""
     found = (
-        payoff_table(profile.payoffs, profile.device.channel_step),
+        payoff_table(profile.payoffs, measured_step(profile.staircases)),
         staircase_table(profile.staircases),
         device_table(profile),
     )
@@ -196,7 +197,6 @@ def next_step(profile: ProfileRecord) -> str:
     paying = sorted((tried for tried in whole if tried.pays), key=lambda tried: tried.ratio.value)
     idle = [tried.granularity for tried in whole if not tried.pays]
     command = f"autoprune search {shlex.quote(plain(profile.study))}"
-    steps = sorted({profile.device.channel_step} - {1})
     if not whole:
         return "Next: widen the space, which gives no layer of this network a pattern that can be tried."
     if not paying and any(tried.measured and not tried.converged and tried.ratio.low < 1 for tried in whole):
@@ -211,8 +211,9 @@ def next_step(profile: ProfileRecord) -> str:
         )
     best = paying[0]
     advice = f"Next: {command}, where {best.granularity} pays (half of it: {best.ratio.value:.2f}× the time)"
-    if steps and best.granularity == "channel" and profile.staircases:
-        advice += f"; prefer widths that are multiples of {steps[0]} (round_to: {steps[0]})" * _steps_help(profile)
+    step = measured_step(profile.staircases)
+    if step > 1 and best.granularity == "channel":
+        advice += f"; prefer widths that are multiples of {step} (round_to: {step}, or round_to: auto)"
     if idle:
         advice += f"; leave {_listed(idle)} out of the space unless file size is what you want"
     return advice + "."
@@ -256,14 +257,10 @@ def notes(profile: ProfileRecord) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _steps_help(profile: ProfileRecord) -> bool:
-    step = profile.device.channel_step
-    on: list[bool] = []
-    off: list[bool] = []
-    for stairs in profile.staircases:
-        for point in stairs.points[1:]:
-            (on if point.channels % step == 0 else off).append(point.on_step)
-    return bool(on and off) and sum(on) / len(on) > sum(off) / len(off)
+def measured_step(staircases: Iterable[Staircase]) -> int:
+    """Return what all widths that lie on a step are multiples of; 1 where no step was found."""
+    stepped = [stairs for stairs in staircases if stairs.steps]
+    return gcd(*(width for stairs in stepped for width in (stairs.points[0].channels, *stairs.steps))) or 1
 
 
 def _off_step(tried: Payoff, step: int) -> str:

@@ -43,11 +43,11 @@ CURVE = (10, 25, 50, 100)
 LEARN_S, TEST_S = 12.0, 25.0  # a hundredth of it is what one measurement takes: 0.12 s to learn, 0.25 s to test
 
 ABOUT = f"""Networks of the space `channels` (sparsity 0 to 0.8 in each group), drawn as a study draws them before
-its first trial. *Learned from*: measurements of {LEARN_S / 100:.2f} s, paired with the dense network. *Unseen*:
-others, measured for {TEST_S / 100:.2f} s each, with the 5th and 95th percentile of their ratio to dense. *Repeat*: the same unseen networks
-measured a second time, mean difference and rank correlation: no prediction can agree with a measurement better than
-another measurement does. *Left out*: what the predictor says of itself (mean error, within 10 %, rank correlation).
-*Roofline*: the model without a measurement, mean error and rank correlation."""
+its first trial. *Learned from*: measurements of {LEARN_S / 100:.2f} s, paired with the dense network. *Unseen*: others,
+measured for {TEST_S / 100:.2f} s each, with the 5th and 95th percentile of their ratio to dense. *Repeat*: the same
+unseen networks measured a second time, mean difference and rank correlation: no prediction can agree with a
+measurement better than another measurement does. *Left out*: what the predictor says of itself (mean error, within
+10 %, rank correlation). *Roofline*: the model without a measurement, mean error and rank correlation."""
 
 
 def prepared(name: str, runtime: str, data: Path):
