@@ -54,7 +54,8 @@ def report(
 
         _tell(context, folder, check_report(records, folder), str(directories[0]))
         return
-    tables = _parquet(records) if parquet else {}
+    known = (folder / "trials.parquet").is_file()  # a table of an earlier render would no longer be true
+    tables = _parquet(records) if parquet or known else {}
     paths = write_report(records, folder)
     for name, content in tables.items():
         (folder / name).write_bytes(content)

@@ -50,4 +50,7 @@ def test_tables_with_types_are_written_where_asked(runs):
     table = pq.read_table(runs / "one" / "report" / "trials.parquet")
     assert table["number"].to_pylist() == [t.number for t in records.trials]
     assert table["macs"].to_pylist() == [t.values.get("macs") for t in records.trials]
+    (runs / "one" / "report" / "trials.parquet").write_text("of an earlier render")
+    assert report(runs / "one").exit_code == 0
+    assert pq.read_table(runs / "one" / "report" / "trials.parquet").num_rows == len(records.trials)
     assert report(runs / "one", "--check").exit_code == 0, "more files in the folder are no difference"
