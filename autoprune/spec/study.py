@@ -224,6 +224,10 @@ def resolve_study(spec: StudySpec, path: Path | None = None) -> StudySpec:
     return spec.model_copy(update=update)
 
 
+_KIND = {"hw_models": "device", "search_spaces": "space"}
+"""What the documents of a data folder are, in a message."""
+
+
 def _device(path: Path | None, key: str, name: str) -> str:
     found = _found(path, key, "hw_models", name)
     return str(found) if name.endswith((".yaml", ".yml")) else name
@@ -231,7 +235,7 @@ def _device(path: Path | None, key: str, name: str) -> str:
 
 def _found(path: Path | None, key: str, folder: str, name: str) -> Path:
     try:
-        return library.find(key, folder, name, path.parent if path is not None else None)
+        return library.find(_KIND[folder], folder, name, path.parent if path is not None else None)
     except (UnknownNameError, SpecError) as error:
         where = f"{path}: " if path is not None else ""
         raise type(error)(f"{where}key {key!r}: {error}") from error

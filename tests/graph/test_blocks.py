@@ -157,6 +157,8 @@ def test_wrong_names_are_told() -> None:
     model, inputs = trunk()
     with pytest.raises(ConfigError, match=r"belongs to stage 'layer\.1'"):
         plan_for(model, inputs, "layer.2", 0.5)
+    with pytest.raises(ConfigError, match=r"block 'layer\.0' stays: the identity replaces .*; choose among 'layer\.1'"):
+        plan_for(model, inputs, "layer.0", 0.5)
     with pytest.raises(UnknownNameError, match="did you mean"):
         plan_for(model, inputs, "layer.10", 0.5)
     bert_like, x = build("vgg")

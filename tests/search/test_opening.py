@@ -1,5 +1,7 @@
 """The first trials: dense, a uniform ladder, published allocations, all on the grid of the space."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -24,6 +26,13 @@ def parts(granularity):
     book = ScoreBook(Evidence(model, tuple(layer.weight for layer in graph.layers.values()), ()))
     space = SpaceSpec(name="test", rules=(rule,))
     return make_proposals(space, graph, RecoverySpec(), 0, book), graph, book
+
+
+def test_the_dense_model_in_int8_comes_before_the_ladder_where_int8_may_be_chosen():
+    proposals, graph, book = parts(("channel", "weight"))
+    first = opening(dataclasses.replace(proposals, precisions=("fp32", "int8")), graph, book, 10)
+    assert [trial.origin for trial in first] == ["dense", "int8", "uniform", "uniform", "global"]
+    assert [trial.params["precision"] for trial in first] == ["fp32", "int8", "fp32", "fp32", "fp32"]
 
 
 def test_forty_trials_begin_with_dense_a_ladder_and_allocations():

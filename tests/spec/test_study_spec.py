@@ -150,3 +150,35 @@ def test_a_study_built_in_python_may_name_its_space():
     assert spec.space.name == "channels"
     with pytest.raises(UnknownNameError, match="channels"):
         resolve_study(StudySpec(task="package:task", space="chanels"))
+
+
+def test_a_study_may_choose_precisions_and_further_devices(tmp_path):
+    plain = load_study(write(tmp_path))
+    assert plain.space.precision == ("fp32",)
+    assert not {"devices", "precision"} & set(plain.to_data())
+    assert "precision" not in plain.to_data()["space"], "an older study stays the same study"
+    spec = load_study(write(tmp_path, precision="[fp32, int8]", devices="[nvidia-h200, raspberry-pi-4]"))
+    assert spec.space.precision == ("fp32", "int8")
+    assert spec.devices == ("nvidia-h200", "raspberry-pi-4")
+    assert spec.identity() != plain.identity()
+    again = tmp_path / "again.yaml"
+    again.write_text(spec.to_yaml(), encoding="utf-8")
+    assert load_study(again) == spec, "what stands in the run directory is resolved"
+    assert load_study(write(tmp_path, precision="int8")).space.precision == ("int8",)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("devices", "[nvidia-h20]", "key 'devices': unknown device 'nvidia-h20'; did you mean 'nvidia-h200'?"),
+        ("devices", "[nope.yaml]", "key 'devices': device file 'nope.yaml' does not exist"),
+        ("devices", "[local-cpu]", "names 'local-cpu', which is the device itself; take it out"),
+        ("devices", "[l4, l4]", "a device stands twice; name each once"),
+        ("precision", "[fp32, fp32]", "a precision stands twice; name each once"),
+        ("precision", "[int4]", "input should be 'fp32' or 'int8'"),
+    ],
+)
+def test_a_precision_or_device_that_does_not_fit_is_one_sentence(tmp_path, key, value, sentence):
+    with pytest.raises((SpecError, UnknownNameError)) as caught:
+        load_study(write(tmp_path, **{key: value}))
+    assert sentence in str(caught.value)
