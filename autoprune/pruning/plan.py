@@ -162,8 +162,8 @@ def _check_stage(name: str, graph: ModelGraph) -> None:
         raise ConfigError(f"block {name!r} belongs to stage {owner!r}; prune that name")
     if any(layer.startswith(f"{name}.") for layer in graph.layers):
         raise ConfigError(
-            f"block {name!r} stays: the identity replaces a block that adds a branch to what enters it, changes that in "
-            "no other way, keeps its shape, is called once, and is not the last of its stage; "
+            f"block {name!r} stays: the identity replaces a block that adds a branch to what enters it, changes that "
+            "in no other way, keeps its shape, is called once, and is not the last of its stage; "
             f"choose among {', '.join(map(repr, graph.stages))}"
         )
     raise unknown_name("stage", name, graph.stages)
