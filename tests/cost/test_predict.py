@@ -12,9 +12,10 @@ from autoprune.cost.candidates import Candidates, joined
 from autoprune.cost.device import DeviceCosts
 from autoprune.cost.model import CostModel
 from autoprune.cost.predict import LatencyPredictor
+from autoprune.cost.roofline import roofline_meter
 from autoprune.graph.groups import find_groups
 from autoprune.ranks import spearman
-from autoprune.spec.hardware import load_device
+from autoprune.spec.hardware import Calibration, load_device
 
 
 class Net(nn.Module):
@@ -150,3 +151,11 @@ def test_candidates_of_several_vocabularies_are_joined() -> None:
         ["2:4", "weight"],
     ]
     assert both.nonzeros.tolist() == [[3, 0], [5, 7]]
+
+
+def test_a_modelled_latency_says_how_far_to_trust_it() -> None:
+    profile = load_device("raspberry-pi-5")
+    assert roofline_meter(profile, 1, "float32").endswith("right within about a factor of 2: ranking only")
+    found = Calibration(date="2026-01-01", samples=60, loo_mape=0.29, loo_max=1.0, loo_spearman=0.9, threads=1)
+    told = roofline_meter(profile.model_copy(update={"calibration": found}), 1, "float32")
+    assert told.endswith("one left out is wrong by 29% on average")

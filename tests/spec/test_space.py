@@ -2,6 +2,8 @@
 
 import pytest
 
+from autoprune.errors import SpecError
+from autoprune.spec.document import parse_document
 from autoprune.spec.library import names
 from autoprune.spec.space import SpaceSpec, SparsityRange
 
@@ -90,3 +92,12 @@ def test_the_spaces_that_ship_can_be_read_and_bear_their_file_names():
         found = load_document(SpaceSpec, find("space", "search_spaces", name))
         assert (found.name, bool(found.description)) == (name, True)
         assert found.resolve("conv", "Conv2d") is not None
+
+
+def test_round_to_auto_is_a_word_and_any_other_is_refused():
+    found = space(EVERY, {"types": "Conv2d", "round_to": "auto"}).resolve("stem", "Conv2d")
+    assert found.round_to == "auto"
+    with pytest.raises(SpecError, match="round_to"):
+        parse_document(
+            SpaceSpec, {"schema": "autoprune/space/1", "name": "s", "rules": [{"round_to": "automatic"}]}, "s.yaml"
+        )
