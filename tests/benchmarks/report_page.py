@@ -90,7 +90,7 @@ def table(rows: list[tuple[float, ...]], version: str, openings: int) -> str:
         "",
         "Synthetic runs with everything that a search may find out, opened from disk in a fresh context of headless",
         f"Chromium {version.split('.')[0]} at 1280 x 900 on {platform.machine()}, {os.cpu_count()} cores; medians of "
-        f"{openings} openings,",
+        f"{openings} openings at a load of {os.getloadavg()[0]:.1f},",
         "in brackets the slowest. *Opened*: every part is drawn. *Bound moved*: from a slider to the frame in which",
         "front, parallel coordinates and counts have followed. Wanted: 2,000 trials of 60 groups in less than 2 s and",
         "15 MB.",
