@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isclose
 from typing import Any
 
@@ -23,6 +23,7 @@ from autoprune.graph.trace import fingerprint
 from autoprune.pruning.criteria import Criterion, Evidence
 from autoprune.pruning.granularity import Granularity, removed_count
 from autoprune.pruning.proof import half_of_each, surgery_error
+from autoprune.search.executors import Executor, Job
 from autoprune.search.loggers import Logger, Standing
 from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig
 from autoprune.spec.latency import LatencySpec
@@ -256,3 +257,33 @@ def _convolutions(width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3), nn.Flatten()
     )
+
+
+def check_executor(executor: Executor, jobs: Sequence[Job], broken: Job) -> None:
+    """Check that an executor gives every job back once, with its own record, and a failed one for what raises.
+
+    Args:
+        executor: Open; it is closed here.
+        jobs: Jobs that succeed, each with another number.
+        broken: A job whose trial raises.
+    """
+    try:
+        assert executor.capacity >= 1, "there is room for a job"
+        waiting, flying, back = [*jobs, broken], 0, {}
+        while waiting or flying:
+            while waiting and flying < executor.capacity:
+                executor.submit(waiting.pop(0))
+                flying += 1
+            job, record = executor.wait()
+            flying -= 1
+            assert job.number not in back, "a job comes back once"
+            assert record.number == job.number, "a record is that of its job"
+            assert record.origin == job.origin, "a record says who proposed it"
+            back[job.number] = record
+        assert back.keys() == {job.number for job in (*jobs, broken)}, "every job comes back"
+        assert all(back[job.number].state == "complete" for job in jobs), "a job that succeeds is complete"
+        failed = back[broken.number]
+        assert failed.state == "failed", "a job that raises is a failed trial"
+        assert failed.error, "a failed trial says why"
+    finally:
+        executor.close()

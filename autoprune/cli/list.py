@@ -24,6 +24,7 @@ _KINDS = (
     "schedules",
     "methods",
     "loggers",
+    "executors",
 )
 
 
@@ -90,6 +91,10 @@ def _entries(kind: str) -> list[tuple[str, str]]:
         from autoprune.search.samplers import SAMPLERS
 
         return [(name, entry.summary) for name, entry in SAMPLERS]
+    if kind == "executors":
+        from autoprune.search.executors import EXECUTORS
+
+        return [(name, entry.summary) for name, entry in EXECUTORS]
     if kind == "loggers":
         from autoprune.search.loggers import LOGGERS
 

@@ -18,14 +18,18 @@ import time
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")
+TESTS = Path(__file__).parent.parent
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_worker_niceness="0",
+    PYTHONPATH=os.pathsep.join((str(TESTS.parent), str(TESTS), str(TESTS / "search"))),
+)
 
 import numpy as np
 import optuna
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "search")]
+sys.path[:0] = [str(TESTS), str(TESTS / "search")]
 
 from autoprune.cost.host import machine_title
 from autoprune.examples.digits import DigitsNet

@@ -145,7 +145,8 @@ def test_a_driver_that_is_killed_goes_on(cluster, tmp_path):
     assert len(kept) >= 4
     again = {r.number: r for r in run(spec, directory)}
     check_settled(directory, 10)
-    assert all(again[r.number].to_data() == r.to_data() for r in kept), "nothing finished is lost or run again"
+    untested = {number: r.model_copy(update={"test_score": None}) for number, r in again.items()}
+    assert all(untested[r.number] == r for r in kept), "nothing finished is lost or run again"
 
 
 def test_ray_tune_drives_a_study_through_its_searcher(cluster, tmp_path):

@@ -79,6 +79,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._ledger.abandon()
         self._opened.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what Tune may keep of it: nothing of the study. To go on, make a searcher anew."""
+        return {"_metric": self._metric, "_mode": self._mode}
+
     def _record(self, job: Job, result: dict[str, Any], error: bool) -> TrialRecord:
         if error:
             return failed(job, "the trial raised in Ray Tune; its traceback is in Tune's own log")
