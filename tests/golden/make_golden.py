@@ -32,6 +32,19 @@ def main() -> None:
     autoprune.save_pruned(smaller, HERE / "pruned-2.bin", config)
     torch.save(smaller(images(8, 5)), HERE / "pruned-2-outputs.pt")
     record_latency()
+    profile()
+
+
+def profile() -> None:
+    from small_task import task
+
+    from autoprune.spec.profile import ProfileRecord
+    from autoprune.spec.study import StudySpec
+    from autoprune.trial.profile.run import profile_study
+
+    spec = StudySpec(task="small_task.py:task", device="eyeriss", space="channels-2of4")
+    found: ProfileRecord = profile_study(task(), spec, ["raspberry-pi-5"], "study.yaml")
+    (HERE / "profile-1.json").write_text(found.to_json() + "\n", encoding="utf-8")
 
 
 def record_latency() -> None:

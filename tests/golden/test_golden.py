@@ -11,9 +11,11 @@ from small_task import images, small_net
 import autoprune
 from autoprune.cost.meters import ModelInputs, ReplayMeter
 from autoprune.graph.trace import fingerprint
+from autoprune.results.profile_tables import next_step
 from autoprune.spec.document import load_document
 from autoprune.spec.front import front, hypervolume_of
 from autoprune.spec.latency import LatencySpec
+from autoprune.spec.profile import read_profile
 from autoprune.spec.record import write_records
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
@@ -90,3 +92,12 @@ def subset(before, after):
     if isinstance(before, dict):
         return all(key in after and subset(value, after[key]) for key, value in before.items())
     return before == after
+
+
+def test_a_profile_loads_and_is_told_and_written_as_it_was():
+    found = read_profile(HERE / "profile-1.json")
+    assert found.to_json() + "\n" == (HERE / "profile-1.json").read_text(encoding="utf-8")
+    assert [layer.name for layer in found.device.layers if layer.macs] == ["stem", "inner", "outer", "head"]
+    assert sum(layer.macs for layer in found.device.layers if layer.name == "inner") == 8 * 12 * 9 * 36
+    assert {tried.granularity for tried in found.payoffs} == {"channel", "2:4"}
+    assert next_step(found).startswith("Next: autoprune search study.yaml, where channel pays")
