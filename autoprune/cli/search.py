@@ -60,7 +60,14 @@ def search(
     spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
     spec = _placed(spec, executor, ray_address)
     directory = output or Path("runs") / study.stem
+
+    from autoprune.search.loggers.guard import Loggers, parsed_place
+
+    for place in places:
+        parsed_place(place)
     if detach:
+        if places:
+            raise UsageError("--log is told by the process that searches, which --detach leaves; give one of the two")
         _detach(spec, directory)
         return
 
@@ -68,7 +75,6 @@ def search(
     from autoprune.results.summary import headline
     from autoprune.results.table import front_table, to_rich
     from autoprune.search.loggers import LoggedRun, Standing
-    from autoprune.search.loggers.guard import Loggers
     from autoprune.search.study import Study
     from autoprune.trial.task import load_task
 

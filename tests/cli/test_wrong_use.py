@@ -128,6 +128,21 @@ def test_a_command_that_cannot_be_followed(run, finished, arguments, sentence):
 
 
 @pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--log", "mlflw:x"], "unknown logger 'mlflw'; did you mean 'mlflow'?"),
+        (["--log", "tensorboard"], "--log is 'tensorboard'; give KEY:WHERE"),
+        (["--log", "tensorboard:x", "--detach"], "--detach leaves; give one of the two"),
+    ],
+)
+def test_a_log_that_cannot_be_kept_is_told_before_anything_runs(run, tmp_path, more, sentence):
+    code, said = run("search", write_study(tmp_path), "-o", "run", *more)
+    assert code == 2
+    assert sentence in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"), [("", "it is empty"), ("[1]", "where a mapping"), ("{", "is damaged")]
 )
 def test_damaged_records_are_told(run, finished, content, sentence):

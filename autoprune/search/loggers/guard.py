@@ -26,7 +26,7 @@ class Loggers:
         self._warn = warn
         self._open: dict[str, Logger] = {}
         self._seen: dict[str, frozenset[int]] = {}
-        for place, entry, where in [(place, *_parsed(place)) for place in places]:
+        for place, entry, where in [(place, *parsed_place(place)) for place in places]:
 
             def opened(place: str = place, entry: LoggerEntry = entry, where: str = where) -> None:
                 self._open[place] = entry.make(where, run)
@@ -62,7 +62,13 @@ class Loggers:
             self._warn(f"--log {place} failed ({one_line(error)}) and is left out from here on; the search goes on")
 
 
-def _parsed(place: str) -> tuple[LoggerEntry, str]:
+def parsed_place(place: str) -> tuple[LoggerEntry, str]:
+    """Return the logger that ``KEY:WHERE`` names, and where it writes.
+
+    Raises:
+        UsageError: The text is not of that form.
+        UnknownNameError: No logger has that key.
+    """
     key, colon, where = place.partition(":")
     entry = LOGGERS.get(key)
     if not colon or not where:
