@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.cost.energy_meters import EnergyMeter
 from autoprune.cost.meters import Meter, ModelInputs
 from autoprune.deploy.sparsifier import Sparsifier
 from autoprune.errors import MeterError
@@ -287,3 +288,24 @@ def check_executor(executor: Executor, jobs: Sequence[Job], broken: Job) -> None
         assert failed.error, "a failed trial says why"
     finally:
         executor.close()
+
+
+def check_energy_meter(meter: EnergyMeter, work: Callable[[], Any], least_j: float = 0.0) -> None:
+    """Check an energy meter: it tells what it counts, begins near zero, never falls, and moves while something works.
+
+    Args:
+        meter: Newly built.
+        work: Keeps the device busy for the meter's ``window_s``, or lets a recording go on as long.
+        least_j: What it must have counted by then.
+    """
+    assert meter.name, "every number names its meter"
+    assert meter.covers in ("cpu", "gpu"), "a meter counts the CPU or the GPU"
+    assert meter.window_s > 0, "a window takes time"
+    read = [meter.read_j()]
+    for _ in range(3):
+        work()
+        read.append(meter.read_j())
+    assert all(isinstance(value, float) for value in read), "joules are numbers"
+    assert read == sorted(read), "a counter never falls, whatever wraps behind it"
+    assert read[-1] > read[0], "it moves"
+    assert read[-1] - read[0] >= least_j, "and counts what was drawn"

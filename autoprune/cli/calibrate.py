@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
@@ -11,6 +12,9 @@ from rich.text import Text
 from autoprune.cli.streams import err, out
 from autoprune.errors import UsageError
 from autoprune.spec.record import write_whole
+
+if TYPE_CHECKING:
+    from autoprune.cost.calibrate import EnergyFit
 
 
 @click.command()
@@ -23,11 +27,13 @@ from autoprune.spec.record import write_whole
 def calibrate(device: str, output: Path | None, budget: str, layers: int, threads: int, seed: int) -> None:
     """Measure this machine and write a profile of DEVICE that is fitted to it.
 
-    Times a large product, copies, an empty operator and random layers, and fits the rates of the latency model. The
-    new profile says how wrong the fit is on a layer that was left out. Name it in a study as 'device: FILE'.
+    Times a large product, copies, an empty operator and random layers, and fits the rates of the latency model. Where
+    the processor's energy counters can be read (RAPL), it also measures idle power and the energy of layers, and fits
+    the energy model. The new profile says how wrong the fits are on a layer that was left out. Name it in a study as
+    'device: FILE'.
     """
     from autoprune.cost.calibrate import calibrate as fitted_to_this_machine
-    from autoprune.cost.calibrate import default_path
+    from autoprune.cost.calibrate import default_path, why_no_energy
     from autoprune.spec.amounts import duration_s
     from autoprune.spec.hardware import load_device
 
@@ -40,7 +46,8 @@ def calibrate(device: str, output: Path | None, budget: str, layers: int, thread
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"a profile's path ends in .yaml or .yml, not {path.suffix or 'nothing'!r}; give -o FILE.yaml")
     with err.status(f"Measuring {layers} layers for about {budget} ..."):
-        profile, measured, fit = fitted_to_this_machine(prior, path.stem, seconds, layers, threads, seed)
+        done = fitted_to_this_machine(prior, path.stem, seconds, layers, threads, seed)
+    profile, measured, fit, energy = done.profile, done.measured, done.fit, done.energy
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, profile.to_yaml())
     table = Table("predictor of one layer's time, left out", "mean error", title=profile.title, title_justify="left")
@@ -54,5 +61,18 @@ def calibrate(device: str, output: Path | None, budget: str, layers: int, thread
     if fit.better_baseline:
         told += f" The fitted model is no better than {fit.better_baseline}: rank by measured latency here."
     out.print(Text(told), soft_wrap=True)
-    out.print(Text("Energy was not measured: its figures stay priors, ranking only."), soft_wrap=True)
+    if energy is None:
+        said = f"Energy was not measured ({why_no_energy()}); its figures stay priors, ranking only."
+        out.print(Text(said), soft_wrap=True)
+    else:
+        out.print(_energy_table(energy))
     out.print(Text(f"Profile: {path} (device: {path})"), soft_wrap=True)
+
+
+def _energy_table(fit: EnergyFit) -> Table:
+    title = f"{fit.meter}: {fit.idle_w:.3g} W idle, {fit.active_w:.3g} W more at work"
+    table = Table("predictor of one layer's energy, left out", "mean error", title=title, title_justify="left")
+    table.add_row("power x time + MACs + traffic, fitted", f"{fit.loo_mape:.0%}")
+    table.add_row("MACs only, fitted", f"{fit.macs_only_mape:.0%}")
+    table.add_row("power x time only, fitted", f"{fit.time_only_mape:.0%}")
+    return table

@@ -189,6 +189,16 @@ def _basis(profile: DeviceProfile) -> str:
     fitted = profile.calibration
     if fitted is None:
         return "uncalibrated: ranking only"
+    counted = fitted.energy
+    if counted is not None and counted.loo_mape is not None:
+        rivals = {"MACs alone": counted.macs_only_mape or 0.0, "power x time": counted.time_only_mape or 0.0}
+        beside = ", ".join(f"{name} {error:.0%}" for name, error in rivals.items())
+        best = min(rivals, key=lambda name: rivals[name])
+        better = f"; {best} is no worse here" if rivals[best] <= counted.loo_mape else ""
+        return (
+            f"calibrated {fitted.date} on {counted.samples} layers by {counted.meter} (leave-one-out error "
+            f"{counted.loo_mape:.0%}; {beside}{better})"
+        )
     # The powers and the energies per MAC and bit stay priors: only times were fitted.
     return (
         f"ranking only: latency calibrated {fitted.date} on {fitted.samples} layers (leave-one-out error "

@@ -10,7 +10,7 @@ from statistics import median
 from autoprune.results.formats import ScoreFormat, number, plain, seconds
 from autoprune.spec.front import DENSE, front, hypervolume_of
 from autoprune.spec.objectives import METRICS
-from autoprune.spec.record import LatencyRecord, RunRecords, TrialRecord
+from autoprune.spec.record import EnergyRecord, LatencyRecord, RunRecords, TrialRecord
 
 NAME_LIMIT = 80
 MOST_REASONS = 3  # they hold figures, so hardly two are alike
@@ -124,12 +124,28 @@ def _precision(paired: list[LatencyRecord], records: RunRecords) -> str:
 
 
 def _energy(records: RunRecords) -> tuple[str, ...]:
-    bases = tally(t.energy.basis for t in measured(records) if t.energy is not None)
-    if not bases:
+    energies = [t.energy for t in measured(records) if t.energy is not None]
+    if not energies:
         return ()
+    drawn = [energy for energy in energies if energy.measured is not None]
     return (
-        "Modelled, not measured: power × time, arithmetic and memory traffic.",
-        *(f"Basis: {plain(basis)} ({n} trials)." for basis, n in bases),
+        "Modelled: power × time, arithmetic and memory traffic." if drawn else _MODELLED_ONLY,
+        *(f"Basis: {plain(basis)} ({n} trials)." for basis, n in tally(energy.basis for energy in energies)),
+        *_counted(drawn),
+    )
+
+
+_MODELLED_ONLY = "Modelled, not measured: power × time, arithmetic and memory traffic."
+
+
+def _counted(drawn: list[EnergyRecord]) -> tuple[str, ...]:
+    """What energy meters counted, beside the model: all that the device drew, idle power included."""
+    meters = tally(energy.measured.meter for energy in drawn if energy.measured)
+    ratios = [energy.mj / energy.measured.mj for energy in drawn if energy.measured]
+    return tuple(
+        f"Measured too, by {plain(meter)}, dense and pruned in turn ({n} trials); the model gives "
+        f"{number(median(ratios), 2)} times what was measured in the median trial."
+        for meter, n in meters
     )
 
 

@@ -230,6 +230,26 @@ class SparseSupport(Document):
         return self
 
 
+class EnergyCalibration(Document):
+    """How the energies of a device were fitted to a counter on it.
+
+    Attributes:
+        meter: What counted; absent where nothing could.
+        reason: Why nothing could, and what to do; absent where something did.
+        samples: Layers whose energy was counted.
+        loo_mape: Leave-one-out mean absolute error of the energy of a layer, as a fraction.
+        macs_only_mape: The same error of a fit that knows MACs alone.
+        time_only_mape: The same error of one power for all.
+    """
+
+    meter: str | None = None
+    reason: str | None = None
+    samples: Annotated[int, Field(ge=0)] = 0
+    loo_mape: Annotated[float, Field(ge=0)] | None = None
+    macs_only_mape: Annotated[float, Field(ge=0)] | None = None
+    time_only_mape: Annotated[float, Field(ge=0)] | None = None
+
+
 class Calibration(Document):
     """How the figures were fitted on this very device.
 
@@ -242,6 +262,7 @@ class Calibration(Document):
         macs_only_mape: Leave-one-out error of a fit that knows MACs alone.
         bytes_only_mape: Leave-one-out error of a fit that knows DRAM bytes alone.
         threads: Threads that were calibrated.
+        energy: How the energies were fitted, or why they were not; absent in old profiles.
     """
 
     date: str
@@ -252,6 +273,7 @@ class Calibration(Document):
     macs_only_mape: Annotated[float, Field(ge=0)] | None = None
     bytes_only_mape: Annotated[float, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    energy: EnergyCalibration | None = None
 
 
 class DeviceProfile(Document):

@@ -132,7 +132,8 @@ class LatencySpec(Document):
         command: For the runtime ``command``: what measures.
         recording: For the runtime ``recorded``: the file that is replayed.
         record: File that every measurement is added to, for the runtime ``recorded``; no part of what a study is.
-        energy_meter: Registry key of what measures energy beside latency, or ``none``; left out: what is at hand.
+        energy_meter: Registry key of what measures energy beside latency, or ``none``; left out: what is at hand and
+            quick (``rapl``; ``nvml`` takes 40 s a trial).
         survey_s: Seconds of measurements before the first trial, once in a study: what patterns pay, on which widths
             steps lie, and random networks from which latency is predicted. Left out: a fifth of a second for each
             trial asked for, at most 30; none in a study of fewer than 20, or with a recording. 0: none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,22 @@ class LatencyConditions(Document):
         return f"{threads}{cores}{' '.join(map(str, self.affinity or ()))}, batch {self.batch}, {self.dtype}"
 
 
+class MeasuredEnergy(Document):
+    """Energy of one run as a meter counted it, all that the device drew, idle power included.
+
+    Attributes:
+        mj: Of the trial's network.
+        dense_mj: Of the dense network in the same measurement, A B B A.
+        window_s: Seconds for which the trial's network ran.
+        meter: What counted: "RAPL package-0, dram".
+    """
+
+    mj: Annotated[float, Field(gt=0)]
+    dense_mj: Annotated[float, Field(gt=0)]
+    window_s: float
+    meter: str
+
+
 class LatencyRecord(Document):
     """One latency, measured or modelled.
 
@@ -71,6 +87,7 @@ class LatencyRecord(Document):
         reason: Why the interval is not as narrow as asked, and what to do; absent where it is.
         conditions: What was set; absent for a modelled latency.
         retries: Calls of a command that failed and were repeated; absent for other runtimes.
+        energy: What a meter counted meanwhile, on its way into the record of energy.
     """
 
     ms: float
@@ -91,6 +108,7 @@ class LatencyRecord(Document):
     reason: str | None = None
     conditions: LatencyConditions | None = None
     retries: int | None = None
+    energy: MeasuredEnergy | None = None
 
 
 class EnergyRecord(Document):
@@ -107,6 +125,7 @@ class EnergyRecord(Document):
         time_only_mj: Baseline: dense energy scaled by latency.
         dram_bytes: Modelled DRAM traffic.
         basis: How far to trust it ("uncalibrated: ranking only").
+        measured: What a meter counted, where one was at hand; ``mj`` is the model's all the same.
     """
 
     mj: float
@@ -119,6 +138,7 @@ class EnergyRecord(Document):
     time_only_mj: float
     dram_bytes: float
     basis: str
+    measured: MeasuredEnergy | None = None
 
 
 class LayerRecord(Document):

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from autoprune.errors import RunDirectoryError, SpecError
 from autoprune.spec.document import Document, parse_document
 from autoprune.spec.latency import LatencySpec
-from autoprune.spec.record import LatencyConditions
+from autoprune.spec.record import LatencyConditions, MeasuredEnergy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -50,6 +50,7 @@ class RecordedLatency(Document):
         warmup_rounds: Rounds before the first sample.
         steady: Whether the warm-up saw a steady state.
         prepare_s: Seconds of compiling or exporting.
+        energy: What an energy meter counted.
     """
 
     networks: str
@@ -62,6 +63,7 @@ class RecordedLatency(Document):
     warmup_rounds: int | None = None
     steady: bool | None = None
     prepare_s: float | None = None
+    energy: MeasuredEnergy | None = None
 
     @model_validator(mode="after")
     def _pairs(self) -> RecordedLatency:

@@ -302,7 +302,8 @@ class TrialRunner:
             seconds: Wall time that the measurement took.
         """
         known, costs = scored.record, scored.costs
-        energy = self._energy(costs, latency, dense)
+        energy = self._energy(costs, latency, dense).model_copy(update={"measured": latency.energy})
+        latency = latency.model_copy(update={"energy": None})
         values = known.values | {"latency_ms": latency.ms, "energy_mj": energy.mj}
         return known.model_copy(
             update={

@@ -45,9 +45,10 @@ while True:  # arithmetic, then memory
 HEADING = """# Latency under load
 
 Made by `PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_under_load.py DATA` on {machine}.
-ResNet-20 on CIFAR-10, trained weights, batch 1, float32, one thread{pinned}. Each row is one pruned network against the
-dense one, in pairs A B B A for {budget:g} s on the quiet machine, and again while another process multiplies matrices and
-copies memory on {burned}, without a pause. *Dense* is the median of the dense network's samples in the same measurement.
+ResNet-20 on CIFAR-10, trained weights, batch 1, float32, one thread{pinned}. Each row is one pruned network against
+the dense one, in pairs A B B A for {budget:g} s on the quiet machine, and again while another process multiplies
+matrices and copies memory on {burned}, without a pause. *Dense* is the median of the dense network's samples in the
+same measurement.
 
 **{verdict}** Largest change of a ratio: {worst_ratio}. Change of the dense network's milliseconds: {worst_ms}.
 

@@ -112,7 +112,11 @@ def test_the_profile_predicts_what_was_fitted_and_loads_by_path(tmp_path: Path) 
 @pytest.mark.slow
 def test_this_machine_is_measured_and_threads_are_put_back() -> None:
     threads = torch.get_num_threads()
-    profile, measured, fit = calibrate(load_device("local-cpu"), "mine", budget_s=5.0, layers=12)
+    done = calibrate(load_device("local-cpu"), "mine", budget_s=5.0, layers=12)
+    profile, measured, fit = done.profile, done.measured, done.fit
+    told = profile.calibration.energy
+    assert (told.reason is None) == (done.energy is not None)
+    assert done.energy is not None or "energy meter 'rapl'" in told.reason
     assert torch.get_num_threads() == threads
     assert measured.rounds >= 5
     assert (measured.samples.seconds > 0).all()

@@ -114,8 +114,8 @@ def fit_roofline(
         loo_mape=mape,
         loo_max=float(np.abs(out / y - 1).max()),
         loo_spearman=spearman(out, y),
-        macs_only_mape=_line_mape(samples.macs, y),
-        bytes_only_mape=_line_mape(samples.level_bytes[:, -1], y),
+        macs_only_mape=line_mape(samples.macs, y),
+        bytes_only_mape=line_mape(samples.level_bytes[:, -1], y),
     )
 
 
@@ -156,7 +156,7 @@ def _solve(samples: Samples, start: Floats, ends: Floats, ridge: float) -> Float
     return at
 
 
-def _line_mape(x: Floats, y: Floats) -> float:
+def line_mape(x: Floats, y: Floats) -> float:
     """Return the leave-one-out error of ``a + b x`` with ``a, b >= 0``, fitted relative to y."""
     errors = []
     for n in range(len(y)):

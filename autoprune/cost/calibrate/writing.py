@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from autoprune.cost.calibrate.energy import EnergyFit, fit_energy, measure_energy, updated_with
 from autoprune.cost.calibrate.fitting import Fit, fit_roofline
 from autoprune.cost.calibrate.measuring import Measured, measure
+from autoprune.cost.energy_meters import ENERGY_METERS, EnergyMeter, find_energy_meter
 from autoprune.cost.host import detect
 from autoprune.errors import UsageError
 from autoprune.spec.document import parse_document
-from autoprune.spec.hardware import Calibration, DeviceProfile, Dtype, Figure
+from autoprune.spec.hardware import Calibration, DeviceProfile, Dtype, EnergyCalibration, Figure
 
 _RUNTIME = "torch"
 
 
+ENERGY_SHARE = 0.4
+"""Of the budget, where an energy meter is at hand."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration.
+
+    Attributes:
+        profile: What ``device:`` may name.
+        measured: Times.
+        fit: Of the latency model.
+        energy: Fit of the energy model; None where nothing counts energy here.
+    """
+
+    profile: DeviceProfile
+    measured: Measured
+    fit: Fit
+    energy: EnergyFit | None
+
+
 def calibrate(
-    profile: DeviceProfile, name: str, budget_s: float = 300.0, layers: int = 60, threads: int = 1, seed: int = 0
-) -> tuple[DeviceProfile, Measured, Fit]:
+    profile: DeviceProfile,
+    name: str,
+    budget_s: float = 300.0,
+    layers: int = 60,
+    threads: int = 1,
+    seed: int = 0,
+    energy_meter: EnergyMeter | None = None,
+) -> Calibrated:
     """Measure this machine and fit the profile to it.
 
     Args:
@@ -27,9 +57,7 @@ def calibrate(
         layers: Random layers, 30 to 100 are sensible.
         threads: Threads of torch; the profile holds for these.
         seed: Of the random layers.
-
-    Returns:
-        The new profile, what was measured, and the fit.
+        energy_meter: What counts energy; None: the first that can read here, if any can.
 
     Raises:
         UsageError: The device is not this machine.
@@ -41,13 +69,27 @@ def calibrate(
             "or run this command on the device"
         )
     profile = detect(profile)
-    measured = measure(profile, budget_s, layers, threads, seed)
+    meter = energy_meter or find_energy_meter(None, "cpu")
+    share = 0.0 if meter is None else ENERGY_SHARE
+    measured = measure(profile, (1 - share) * budget_s, layers, threads, seed)
     fit = fit_roofline(measured.samples, *_prior(profile, measured))
-    return calibrated_profile(profile, name, measured, fit), measured, fit
+    energy = None
+    if meter is not None:
+        energy = fit_energy(measure_energy(profile, meter, share * budget_s, threads, seed), profile, meter.name)
+    return Calibrated(calibrated_profile(profile, name, measured, fit, energy), measured, fit, energy)
 
 
-def calibrated_profile(profile: DeviceProfile, name: str, measured: Measured, fit: Fit) -> DeviceProfile:
-    """Return the profile with fitted rates, checked like any other."""
+def why_no_energy() -> str:
+    """Return why no energy meter of the processor can read here, in sentences."""
+    return "; ".join(kind.missing() for _, kind in ENERGY_METERS if kind.covers == "cpu")
+
+
+def calibrated_profile(
+    profile: DeviceProfile, name: str, measured: Measured, fit: Fit, energy: EnergyFit | None = None
+) -> DeviceProfile:
+    """Return the profile with fitted rates, and fitted energies where they were counted, checked like any other."""
+    if energy is not None:
+        profile = profile.model_copy(update=updated_with(profile, energy))
     n, threads = len(measured.samples.seconds), measured.threads
     on = f"{threads} thread{'s' * (threads != 1)} of torch"
     fitted = f"fitted to {n} layers, {on}"
@@ -90,10 +132,23 @@ def calibrated_profile(profile: DeviceProfile, name: str, measured: Measured, fi
                 macs_only_mape=fit.macs_only_mape,
                 bytes_only_mape=fit.bytes_only_mape,
                 threads=threads,
+                energy=_energy_record(energy),
             ),
         }
     )
     return parse_document(DeviceProfile, made.to_data(), f"the calibrated profile {name!r}")
+
+
+def _energy_record(fit: EnergyFit | None) -> EnergyCalibration:
+    if fit is None:
+        return EnergyCalibration(reason=why_no_energy() or "no energy was counted")
+    return EnergyCalibration(
+        meter=fit.meter,
+        samples=fit.samples,
+        loo_mape=fit.loo_mape,
+        macs_only_mape=fit.macs_only_mape,
+        time_only_mape=fit.time_only_mape,
+    )
 
 
 def default_path(profile: DeviceProfile) -> Path:

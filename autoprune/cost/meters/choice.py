@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from autoprune.cost.energy_meters import find_energy_meter
+from autoprune.cost.meters.interleaved import InterleavedMeter
 from autoprune.cost.meters.protocol import RUNTIMES, Meter
 from autoprune.cost.meters.recording import RecordingMeter
 from autoprune.errors import UsageError
@@ -43,6 +45,13 @@ def choose_meter(spec: LatencySpec, profile: DeviceProfile) -> Choice:
             f"{spec.runtime!r}; set latency.runtime to one of them"
         )
     meter = entry(spec)
+    if isinstance(meter, InterleavedMeter):
+        meter.energy = find_energy_meter(spec.energy_meter, "gpu" if profile.gpu else "cpu")
+    elif spec.energy_meter not in (None, "none"):
+        raise UsageError(
+            f"latency.energy_meter is {spec.energy_meter!r} and runtime {spec.runtime} runs networks where no meter of "
+            "this machine counts; leave it out"
+        )
     return Choice(meter if spec.record is None else RecordingMeter(meter, spec))
 
 

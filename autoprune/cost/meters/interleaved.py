@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from autoprune.cost.energy_meters import EnergyMeter, measure_pair_energy
 from autoprune.cost.meters.pairing import Side, measure_blocks, measure_samples
 from autoprune.cost.meters.protocol import ModelInputs, rebatch
 from autoprune.cost.meters.result import PairedLatency, SingleLatency
@@ -61,6 +62,10 @@ class InterleavedMeter(ABC):
         spec: Batch, threads, cores, type, wanted half-width, budget.
         seed: Of the bootstrap.
 
+    Attributes:
+        way: The way that both sides go now.
+        energy: What counts energy after each pair was timed, in windows of its own; None where nothing does.
+
     Raises:
         UsageError: This machine lacks what the runtime or the study's ``latency`` section needs.
     """
@@ -75,6 +80,7 @@ class InterleavedMeter(ABC):
         self.spec = spec
         self.seed = seed
         self.way = self.ways[0]
+        self.energy: EnergyMeter | None = None
         self._kept: _Kept | None = None
 
     @classmethod
@@ -129,8 +135,10 @@ class InterleavedMeter(ABC):
                     f"{self._description(first, dense, inputs)}, A B B A",
                     self.seed,
                 )
+                drawn = None if self.energy is None else measure_pair_energy(self.energy, first.run, second.run)
         return replace(
             found,
+            energy=drawn,
             warmup_rounds=warm.rounds,
             steady=warm.steady,
             prepare_s=start - begun,

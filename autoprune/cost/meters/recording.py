@@ -71,6 +71,7 @@ class RecordingMeter:
                 warmup_rounds=found.warmup_rounds,
                 steady=found.steady,
                 prepare_s=found.prepare_s,
+                energy=found.energy,
             )
         )
         return found
@@ -148,6 +149,7 @@ class ReplayMeter:
             warmup_rounds=entry.warmup_rounds,
             steady=entry.steady,
             prepare_s=entry.prepare_s,
+            energy=entry.energy,
         )
 
     def measure(self, model: nn.Module, inputs: ModelInputs, budget_s: float = 0.2) -> SingleLatency:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from autoprune.spec.record import LatencyConditions, LatencyRecord
+from autoprune.spec.record import LatencyConditions, LatencyRecord, MeasuredEnergy
 
 MIN_PAIRS = 8
 """Fewer pairs, or samples of one model, give no interval worth the name."""
@@ -43,6 +43,7 @@ class PairedLatency:
         reason: Why it did not converge, and what to do; empty where it did.
         conditions: What was set.
         retries: Calls that failed and were repeated, where a command measures.
+        energy: What an energy meter counted, where one is at hand.
     """
 
     ratio: float
@@ -63,6 +64,7 @@ class PairedLatency:
     reason: str = ""
     conditions: LatencyConditions | None = None
     retries: int | None = None
+    energy: MeasuredEnergy | None = None
 
     def to_record(self, reference_dense_ms: float) -> LatencyRecord:
         """Return the record of a trial.
@@ -89,6 +91,7 @@ class PairedLatency:
             reason=self.reason or None,
             conditions=self.conditions,
             retries=self.retries,
+            energy=self.energy,
         )
 
 
