@@ -1,5 +1,8 @@
 """Executors: the suite that plug-ins run, on the one that is always there."""
 
+import subprocess
+import sys
+
 from stub_study import StubRunner, make
 
 from autoprune.search import study as study_module
@@ -25,3 +28,8 @@ def test_the_local_executor_conforms(tmp_path, monkeypatch):
 
 def test_executors_are_listed_by_key():
     assert EXECUTORS.names()[:2] == ["local", "ray"]
+
+
+def test_a_search_on_this_machine_needs_no_ray():
+    code = "import sys, autoprune.search.study, autoprune.testing; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
