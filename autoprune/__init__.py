@@ -54,6 +54,7 @@ _HOME = {
     "read_records": "autoprune.spec.record",
     "save_pruned": "autoprune.deploy.save",
     "to_semi_structured": "autoprune.deploy.semi_structured",
+    "trials_frame": "autoprune.results.frames",
     "verify": "autoprune.deploy.achieved",
     "write_profile": "autoprune.results.profile_report",
     "write_report": "autoprune.results.report",

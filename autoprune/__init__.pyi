@@ -13,6 +13,7 @@ from autoprune.deploy.semi_structured import to_semi_structured as to_semi_struc
 from autoprune.deploy.sparsifier import Sparsifier as Sparsifier
 from autoprune.deploy.transformers import TransformersSparsifier as TransformersSparsifier
 from autoprune.errors import AutopruneError as AutopruneError
+from autoprune.results.frames import trials_frame as trials_frame
 from autoprune.results.profile_report import write_profile as write_profile
 from autoprune.results.report import write_report as write_report
 from autoprune.search.study import Study as Study
