@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from autoprune.results.formats import plain
-from autoprune.results.table import Table
 
 Shape = Literal["points", "line", "steps", "bars"]
 TEXT = 120
@@ -86,7 +85,6 @@ class Figure:
         series: What is drawn.
         diagonal: Draw the line y = x, and beside it those of so many times as much and as little; None for none.
         note: A sentence below.
-        table: The same numbers to read.
     """
 
     key: str
@@ -97,7 +95,6 @@ class Figure:
     series: tuple[Series, ...]
     diagonal: float | None = None
     note: str = ""
-    table: Table | None = field(default=None, compare=False)
 
     def to_data(self) -> dict[str, Any]:
         """Return what the script reads; values that are not finite are left out."""

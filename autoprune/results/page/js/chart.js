@@ -147,7 +147,7 @@ function hoverPoints(svg, points, figure) {
   svg.setAttribute("tabindex", "0");
   svg.setAttribute("role", "group");
   svg.setAttribute("aria-roledescription", "chart");
-  svg.setAttribute("aria-label", `${figure.label || figure.y.title}; arrow keys read its ${points.length} values`);
+  svg.setAttribute("aria-label", `${axisTitle(figure.y)} over ${axisTitle(figure.x)}; arrow keys read its ${points.length} values`);
   svg.addEventListener("keydown", (event) => {
     const step = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
     if (event.key === "Escape") { hide(); return; }
