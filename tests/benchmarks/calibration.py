@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     arguments = parser.parse_args()
     prior = detect(load_device("local-cpu"))
-    fitted, _, fit = calibrate(load_device("local-cpu"), "fitted", arguments.budget)
+    done = calibrate(load_device("local-cpu"), "fitted", arguments.budget)
+    fitted, fit = done.profile, done.fit
     found = fitted.calibration
     assert found is not None
     torch.set_num_threads(found.threads or 1)

@@ -232,7 +232,8 @@ def test_measured_energy_stands_beside_the_model(monkeypatch: pytest.MonkeyPatch
     measured = record.energy.measured
     assert measured is not None
     assert measured.meter == "a bench"
-    assert measured.mj == pytest.approx(7.0 * record.latency.candidate_ms, rel=0.9)
+    # Seven watts for as long as a run takes; on a busy machine two windows may differ by much, but not by a unit.
+    assert 1 / 30 < measured.mj / (7.0 * record.latency.candidate_ms) < 30
     assert record.latency.energy is None  # it has gone to where energy is kept
     assert record.values["energy_mj"] == record.energy.mj  # the objective stays the model's
 
