@@ -21,9 +21,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.search import storage
 from autoprune.search.about import about_study, bound_notes
+from autoprune.search.damage import DamageTable
 from autoprune.search.drivers import Drivers
 from autoprune.search.executors import Job
 from autoprune.search.greybox import History
+from autoprune.search.greybox.seeds import DAMAGE_ORIGIN, MOST_SEEDS, seeds
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
 from autoprune.search.opening import FirstTrial, opening
 from autoprune.search.prior import PRIOR, gather, prior_of
@@ -47,6 +49,7 @@ class Ledger:
         surveyed: What is known before the first trial: the search space, and what predicts latency.
         directory: The run directory, for the provenance of configs.
         shown: The study as it may be shown to anybody.
+        table: What single choices cost; None where that was not tried.
 
     Raises:
         RunDirectoryError: A study to start from has no records, or is of another architecture.
@@ -56,10 +59,17 @@ class Ledger:
     """
 
     def __init__(
-        self, study: optuna.Study, runner: TrialRunner, surveyed: Surveyed, directory: Path, shown: StudySpec
+        self,
+        study: optuna.Study,
+        runner: TrialRunner,
+        surveyed: Surveyed,
+        directory: Path,
+        shown: StudySpec,
+        table: DamageTable | None = None,
     ) -> None:
         self._study, self._runner, self._surveyed = study, runner, surveyed
-        self._proposals, self._forecast = surveyed.narrowed.proposals, surveyed.forecast
+        self._table, self._forecast = table, surveyed.forecast
+        self._proposals = surveyed.narrowed.proposals if table is None else table.proposals
         self._directory, self._shown = directory, shown
         self._spec = runner.spec
         self._drivers = Drivers(study, directory, runner.spec.storage is not None)
@@ -121,6 +131,7 @@ class Ledger:
             limits,
             dense.values,
             self._forecast.predictor,
+            None if self._table is None else self._table.arrays(self._proposals),
         )
 
     def records(self) -> RunRecords | None:
@@ -246,6 +257,9 @@ class Ledger:
                 *bound_notes(self._spec, self._runner, record),
             )
             about = about_study(self._shown, self._runner, record, self._surveyed, self.warnings)
+            if self._table is not None:
+                dropped = (*(about.dropped or ()), *self._table.dropped) or None
+                about = about.model_copy(update={"damage": self._table.records, "dropped": dropped})
             self._study.set_user_attr(storage.STUDY, about.to_data())
             started = time.perf_counter()
         elif job.dense is not None:
@@ -306,6 +320,10 @@ class Ledger:
         prior = prior_of(self._study)
         if prior is not None:
             first[1:1] = [FirstTrial(WARM, dict(trial.params)) for trial in prior.warmest(wanted)]
+        known = self._knowledge if self._table is not None else None
+        if known is not None:
+            rows = seeds(known, min(wanted // 5, MOST_SEEDS))
+            first[1:1] = [FirstTrial(DAMAGE_ORIGIN, {**first[0].params, **known.domain.decode(row)}) for row in rows]
         for origin, params in first if self.dense else first[:1]:
             searched = params if origin == WARM else self._proposals.searched(params)
             if _key(searched) not in present:

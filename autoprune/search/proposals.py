@@ -113,8 +113,14 @@ class Knob:
         return params
 
     def nearest(self, choice: LayerChoice | None) -> dict[str, Any]:
-        """Return the parameters on the grid that come closest to a choice; a method that is not offered is dense."""
+        """Return the parameters on the grid that come closest to a choice.
+
+        Another criterion stands in for one that is not offered; a granularity that is not offered is dense.
+        """
         method = f"{choice.granularity}/{choice.criterion}" if choice is not None else NONE
+        if choice is not None and method not in self.methods:
+            same = (each for each in self.methods if each.partition("/")[0] == choice.granularity)
+            method = next(same, method)
         if choice is None or method not in self.methods:
             return self.uniform(0.0)
         params: dict[str, Any] = {f"{self.name}|method": method}

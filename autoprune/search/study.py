@@ -12,6 +12,7 @@ import optuna
 from autoprune.errors import AutopruneError, one_line
 from autoprune.search import storage
 from autoprune.search.about import identity
+from autoprune.search.damage import DamageTable, damage_table, wants_probes
 from autoprune.search.executors import EXECUTORS, ExecutorRequest
 from autoprune.search.ledger import Ledger, read_study
 from autoprune.search.lock import exclusive
@@ -88,10 +89,11 @@ class Study:
         with self._opened() as study:
             try:
                 surveyed = self._survey(study, say or (lambda _: None))
+                table = self._probe(study, surveyed, say or (lambda _: None))
             except KeyboardInterrupt:
                 self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
                 return []
-            with closing(self._ledger(study, surveyed)) as ledger:
+            with closing(self._ledger(study, surveyed, table)) as ledger:
                 try:
                     self._search(ledger, on_trial or (lambda _: None))
                     if not self.stopped.endswith(GOES_ON):
@@ -119,7 +121,8 @@ class Study:
         """
         with self._opened() as study:
             surveyed = self._survey(study, lambda _: None)
-            with closing(self._ledger(study, surveyed)) as ledger:
+            table = self._probe(study, surveyed, lambda _: None)
+            with closing(self._ledger(study, surveyed, table)) as ledger:
                 yield ledger
             self._write_records(study)
 
@@ -136,8 +139,14 @@ class Study:
             write_whole(self.directory / "study.yaml", self.spec.to_yaml())
             yield study
 
-    def _ledger(self, study: optuna.Study, surveyed: Surveyed) -> Ledger:
-        return Ledger(study, self.runner, surveyed, self.directory, self._shown_spec)
+    def _ledger(self, study: optuna.Study, surveyed: Surveyed, table: DamageTable | None) -> Ledger:
+        return Ledger(study, self.runner, surveyed, self.directory, self._shown_spec, table)
+
+    def _probe(self, study: optuna.Study, surveyed: Surveyed, say: Callable[[str], None]) -> DamageTable | None:
+        """Try single choices, once in a study."""
+        if not wants_probes(self.runner):
+            return None
+        return damage_table(study, self.runner, surveyed.narrowed.proposals, say)
 
     def records(self) -> RunRecords:
         """Return the records of everything finished so far, as the run directory holds them.

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
 
+from autoprune.search.greybox.seeds import MOST_SEEDS, seeds
 from autoprune.search.opening import opening
 from autoprune.search.samplers import SAMPLERS
 from tests.benchmarks.sampling.evaluations import Evaluations
@@ -29,7 +31,14 @@ def maker(row: str) -> Make:
     """Return what makes the sampler of a row."""
     if row == "gp":
         return lambda request: optuna.samplers.GPSampler(seed=request.trial_seed)
-    return SAMPLERS.get(row.partition(",")[0]).make
+    return SAMPLERS.get(row).make
+
+
+def seed_params(evaluations: Evaluations, objectives: int) -> list[dict[str, Any]]:
+    """Return the first trials that the damage table gives, as a study of 60 trials or more has them."""
+    knowledge = evaluations.knowledge(objectives, damage=True)
+    dense = evaluations.proposals.uniform(0.0)
+    return [{**dense, **knowledge.domain.decode(row)} for row in seeds(knowledge, MOST_SEEDS)]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,10 +55,22 @@ def run(options: argparse.Namespace) -> None:
         for row in options.row:
             if (row, options.objectives, seed) in done:
                 continue
-            plain = row.endswith(", plain")
+            sampler, _, variant = row.partition(", ")
             trials = min(options.trials, TRIALS.get(row, options.trials))
-            params = [each.params for each in first[: 1 if plain else None]]
-            found = race(evaluations, row, maker(row), options.objectives, seed, trials, params, not plain)
+            params = [each.params for each in first[: 1 if variant == "plain" else None]]
+            if variant == "damage":
+                params[1:1] = seed_params(evaluations, options.objectives)
+            found = race(
+                evaluations,
+                row,
+                maker(sampler),
+                options.objectives,
+                seed,
+                trials,
+                params,
+                avoid_repeats=variant != "plain",
+                damage=variant == "damage",
+            )
             with path.open("a") as file:
                 file.write(found.line() + "\n")
             print(

@@ -66,6 +66,7 @@ class SpaceKnowledge:
         domain: The parameters, in the order of knobs.
         knobs: Knob of each axis.
         dense: The row of the dense model.
+        tables: What is known of each knob's choices.
         scale: The reference drop.
         shift: Drops far below this share of it are mostly noise.
     """
@@ -105,14 +106,14 @@ class SpaceKnowledge:
             knobs.append(len(proposals.knobs))
         self.domain = Domain(tuple(axes))
         self.knobs: NDArray[np.int64] = np.array(knobs, np.int64)
-        self._tables = [_KnobTable(knob) for knob in proposals.knobs]
+        self.tables = [_KnobTable(knob) for knob in proposals.knobs]
         self._damage = None if table is None else [table[knob.name] / self.scale for knob in proposals.knobs]
         self._groups = {name: n for n, name in enumerate(self._graph.groups)}
         self._layers = {name: n for n, name in enumerate(self._graph.layers)}
         self._units = np.array([group.units for group in self._graph.groups.values()], np.int64)
         self._column = objectives.index(DROP)
         self._patterns = list(
-            dict.fromkeys(key for t in self._tables for key in t.keys if key and not granularity(key).removed)
+            dict.fromkeys(key for t in self.tables for key in t.keys if key and not granularity(key).removed)
         )
 
         # Shares of dense by the same models: a measured latency may lie elsewhere, and only gains are compared.
@@ -129,10 +130,21 @@ class SpaceKnowledge:
             nothing if sparsity is None else codes[:, sparsity],
         )
 
+    def put(self, row: Codes, knob: int, place: tuple[int, int]) -> None:
+        """Set a knob of a row, in place, to a method and a sparsity by their numbers."""
+        for axis, number in zip(self._places[knob], place, strict=True):
+            if axis is not None:
+                row[axis] = number
+
+    def table(self, knob: int) -> Floats:
+        """Return the estimated damage of a knob's choices, scaled, shape (methods, sparsities); there is a table."""
+        assert self._damage is not None
+        return self._damage[knob]
+
     def canonical(self, codes: Codes) -> Codes:
         """Return the first of the rows that give the same config."""
         out = codes.copy()
-        for knob, table in enumerate(self._tables):
+        for knob, table in enumerate(self.tables):
             method, sparsity = self._picked(codes, knob)
             for place, first in zip(self._places[knob], table.first, strict=True):
                 if place is not None:
@@ -142,13 +154,13 @@ class SpaceKnowledge:
     def coordinates(self, codes: Codes) -> tuple[Floats, NDArray[np.int64]]:
         """Return for each knob the fraction that goes, once for each granularity, and a little for each criterion."""
         columns, owner = [], []
-        for knob, table in enumerate(self._tables):
+        for knob, table in enumerate(self.tables):
             method, sparsity = self._picked(codes, knob)
             columns.append(table.coordinates[method, sparsity])
             owner += [knob] * table.coordinates.shape[2]
         if self._precision is not None:
             columns.append(codes[:, self._precision, None] / 2)
-            owner.append(len(self._tables))
+            owner.append(len(self.tables))
         return np.concatenate(columns, axis=1), np.array(owner, np.int64)
 
     def damage(self, codes: Codes) -> Floats | None:
@@ -196,7 +208,7 @@ class SpaceKnowledge:
         kept = np.tile(self._units, (len(codes), 1))
         pattern = np.full((len(codes), len(self._layers)), NO_PATTERN, np.int64)
         fraction = np.zeros(pattern.shape)
-        for knob, table in enumerate(self._tables):
+        for knob, table in enumerate(self.tables):
             method, sparsity = self._picked(codes, knob)
             if table.knob.group is not None:
                 kept[:, self._groups[table.knob.group.name]] -= table.gone[method, sparsity]
@@ -301,6 +313,7 @@ def space_knowledge(
     limits: Sequence[Limit],
     dense: Mapping[str, float],
     predictor: LatencyPredictor | None = None,
+    table: Mapping[str, Floats] | None = None,
 ) -> SpaceKnowledge | None:
     """Return what is known of a study's space; None where its costs do not follow from counts, or no drop is wanted.
 
@@ -313,6 +326,7 @@ def space_knowledge(
         limits: Of the study.
         dense: Metrics of the dense model.
         predictor: What predicts latency; None, or in a space of several precisions: the models do.
+        table: As in :class:`SpaceKnowledge`.
     """
     blocks = any(knob.stage is not None for knob in proposals.knobs)
     computed = all(name in (DROP, *COMPUTED) for name in objectives)
@@ -326,4 +340,4 @@ def space_knowledge(
     predicted = None
     if predictor is not None and proposals.precisions == ("fp32",):
         predicted = PredictedLatency(predictor, dense["latency_ms"] * 1e-3)
-    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, predicted=predicted)
+    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, table, predicted)

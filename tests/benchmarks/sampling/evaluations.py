@@ -5,12 +5,15 @@ from __future__ import annotations
 import sqlite3
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
 
 from autoprune.cost.energy import estimate_from
+from autoprune.search.damage import DAMAGE, DamageTable, damage_table
 from autoprune.search.greybox.space import SpaceKnowledge
 from autoprune.search.proposals import Proposals, make_proposals
 from autoprune.spec.config import PruningConfig
@@ -49,7 +52,7 @@ class Evaluations:
     """
 
     def __init__(self, problem: Problem, data: Path, work: Path) -> None:
-        self.problem = problem
+        self.problem, self._work = problem, work
         work.mkdir(parents=True, exist_ok=True)
         spec = problem.spec()
         self.runner = TrialRunner(problem.task(data, work), spec)
@@ -79,12 +82,29 @@ class Evaluations:
         drop = self.dense_score - value if self.runner.task.higher_is_better else value - self.dense_score
         return Evaluated((drop, *self._costs(config)), seconds)
 
-    def knowledge(self, objectives: int) -> SpaceKnowledge:
-        """Return what a greybox sampler may know of the problem."""
+    @cached_property
+    def table(self) -> DamageTable:
+        """The damage table of the problem: measured once, kept with the evaluations."""
+        storage = optuna.storages.RDBStorage(f"sqlite:///{self._work / 'damage.db'}")
+        study = optuna.create_study(storage=storage, study_name=self.problem.name, load_if_exists=True)
+        started, known = time.process_time(), len(study.user_attrs.get(DAMAGE, {}).get("probes", ()))
+        table = damage_table(study, self.runner, self.proposals)
+        if len(table.records) > known:
+            study.set_user_attr("seconds", study.user_attrs.get("seconds", 0.0) + time.process_time() - started)
+        self.table_s = float(study.user_attrs["seconds"])
+        return table
+
+    def knowledge(self, objectives: int, damage: bool = False) -> SpaceKnowledge:
+        """Return what a greybox sampler may know of the problem, with or without the damage table."""
         devices = self.runner.costs.devices
         assert devices, "costs of these networks follow from counts"
         return SpaceKnowledge(
-            self.proposals, devices, OBJECTIVES[objectives], WORST_DROP[self.problem.network], self.dense_score
+            self.proposals,
+            devices,
+            OBJECTIVES[objectives],
+            WORST_DROP[self.problem.network],
+            self.dense_score,
+            table=self.table.arrays(self.proposals) if damage else None,
         )
 
     def __len__(self) -> int:

@@ -87,6 +87,7 @@ def race(
     trials: int,
     first: Sequence[dict[str, Any]],
     avoid_repeats: bool = True,
+    damage: bool = False,
 ) -> Run:
     """Run one sampler.
 
@@ -99,6 +100,7 @@ def race(
         trials: How many configs may be scored.
         first: Parameters of the first trials.
         avoid_repeats: Whether a repeated config is told as PRUNED and does not count, as in a study.
+        damage: Whether the sampler may know the damage table.
     """
     proposals = evaluations.proposals
     study = optuna.create_study(directions=["minimize"] * objectives)
@@ -109,7 +111,7 @@ def race(
     seen: set[str] = set()
     ask_s = evaluate_s = 0.0
     number = repeats = 0
-    history, knowledge = History(), evaluations.knowledge(objectives)
+    history, knowledge = History(), evaluations.knowledge(objectives, damage)
     while len(values) < trials and repeats < MOST_REPEATS:
         started = time.process_time()
         study.sampler = make(SamplerRequest(seed, number, trials, lambda: knowledge, history))

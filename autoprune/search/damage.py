@@ -1,0 +1,218 @@
+"""The damage table of a study: what single choices cost, tried before the first trial, and what follows from it.
+
+For each group or layer all criteria of a granularity are tried at about half sparsity; the best of them also at a low
+and at the highest sparsity. Between these lies a straight line, and the other criteria get the best one's curve times
+their ratio at half. So a group with four criteria takes six probes, each a fraction of a trial. (A table of one
+evaluation for each layer and width is that of NVIDIA's FastNAS; here the probed network is recalibrated, and scored by
+its loss.)
+
+Probes are kept in the study's storage, group by group: a study that goes on does not try them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import optuna
+
+from autoprune.search.greybox.domain import Floats
+from autoprune.search.proposals import NONE, Knob, Proposals
+from autoprune.spec.config import LayerChoice, PruningConfig
+from autoprune.spec.document import parse_document
+from autoprune.spec.findings import DamageRecord, DroppedChoice
+from autoprune.trial.damage import DamageMeter
+from autoprune.trial.runner import TrialRunner
+from autoprune.trial.task import score_dense
+
+DAMAGE = "autoprune:damage"
+
+LOW, MIDDLE = 0.2, 0.5
+
+TIMES_WORSE = 2.0
+MARGIN = 0.01
+"""A criterion goes that costs this many times what the best one costs, and this share of the score more: probes on a
+hundred samples tell smaller differences from noise only now and then."""
+
+
+@dataclass(frozen=True)
+class DamageTable:
+    """Probes of single choices.
+
+    Attributes:
+        records: In forward order.
+        everything: The space as it was given.
+        score: Of the dense model.
+    """
+
+    records: tuple[DamageRecord, ...]
+    everything: Proposals
+    score: float
+
+    @cached_property
+    def dropped(self) -> tuple[DroppedChoice, ...]:
+        """Criteria that were clearly worse than another one of the same granularity, at the same cost."""
+        found: list[DroppedChoice] = []
+        for knob in self.everything.knobs:
+            for contest in _contests(knob, self.records):
+                best = min(contest, key=lambda record: record.drop)
+                least = max(best.drop, 0.0)
+                for record in contest:
+                    if record.drop > TIMES_WORSE * least + MARGIN * abs(self.score):
+                        less = f"{best.criterion} {best.drop:.3g}"
+                        reason = f"alone at {record.sparsity:.0%} it costs {record.drop:.3g}, {less}"
+                        found.append(
+                            DroppedChoice(
+                                name=knob.name,
+                                granularity=record.granularity,
+                                criterion=record.criterion,
+                                reason=reason,
+                            )
+                        )
+        return tuple(found)
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """The space without what was dropped."""
+        gone = {(each.name, f"{each.granularity}/{each.criterion}") for each in self.dropped}
+        knobs = (
+            replace(knob, methods=tuple(method for method in knob.methods if (knob.name, method) not in gone))
+            for knob in self.everything.knobs
+        )
+        return replace(self.everything, knobs=tuple(knobs))
+
+    def arrays(self, proposals: Proposals) -> Mapping[str, Floats]:
+        """Return the estimated drop of every choice, by knob name, shape (methods, sparsities) each."""
+        return {knob.name: _array(knob, self.records) for knob in proposals.knobs}
+
+
+def damage_table(
+    study: optuna.Study, runner: TrialRunner, proposals: Proposals, say: Callable[[str], None] = lambda _: None
+) -> DamageTable:
+    """Try what was not tried yet, and return the table.
+
+    Args:
+        study: Keeps the probes.
+        runner: The model with its data.
+        proposals: The space; residual blocks of it are not tried.
+        say: Told when it begins.
+
+    Raises:
+        TaskError: The dense model cannot be scored.
+    """
+    kept = study.user_attrs.get(DAMAGE)
+    if kept is None:
+        kept = {"score": score_dense(runner.task.evaluate, runner.model, "evaluate"), "probes": []}
+    score, known = (
+        float(kept["score"]),
+        [parse_document(DamageRecord, data, "a probe in the storage") for data in kept["probes"]],
+    )
+    tried = {record.name for record in known}
+    meter: DamageMeter | None = None
+    for knob in proposals.knobs:
+        if knob.name in tried or knob.stage is not None:
+            continue
+        if meter is None:
+            say("Trying single choices on a small batch (search.probe) ...")
+            meter = DamageMeter(runner, score)
+        known += _probe(knob, meter, runner, proposals)
+        study.set_user_attr(DAMAGE, {"score": score, "probes": [record.to_data() for record in known]})
+    return DamageTable(tuple(known), proposals, score)
+
+
+def wants_probes(runner: TrialRunner) -> bool:
+    """Whether a study tries single choices first: as it says, else with greybox where the task has a loss."""
+    search, data = runner.spec.search, runner.data
+    if search.probe is not None:
+        return search.probe
+    return search.sampler == "greybox" and data.loss is not None and data.batches is not None
+
+
+def _probe(knob: Knob, meter: DamageMeter, runner: TrialRunner, proposals: Proposals) -> Iterator[DamageRecord]:
+    for methods in _by_granularity(knob).values():
+        contest = [_record(knob, method, MIDDLE, meter, runner, proposals) for method in methods]
+        found = [record for record in contest if record is not None]
+        yield from found
+        if found and knob.sparsities:
+            best = min(found, key=lambda record: record.drop)
+            method = f"{best.granularity}/{best.criterion}"
+            seen = {best.sparsity}
+            for wanted in (LOW, knob.sparsities[-1]):
+                record = _record(knob, method, wanted, meter, runner, proposals, seen)
+                if record is not None:
+                    seen.add(record.sparsity)
+                    yield record
+
+
+def _record(
+    knob: Knob,
+    method: str,
+    wanted: float,
+    meter: DamageMeter,
+    runner: TrialRunner,
+    proposals: Proposals,
+    seen: set[float] | None = None,
+) -> DamageRecord | None:
+    positive = [sparsity for sparsity in knob.sparsities if sparsity > 0] or [0.0]
+    sparsity = min(positive, key=lambda each: abs(each - wanted))
+    choice = _choice(knob, method, sparsity)
+    if choice is None or choice.fraction in (seen or set()):
+        return None
+    drop = meter(knob.name, choice).drop
+    config = PruningConfig(model=proposals.identity, seed=proposals.seed, layers={knob.name: (choice,)})
+    costs = runner.costs.of_config(config)
+    return DamageRecord(
+        name=knob.name,
+        granularity=choice.granularity,
+        criterion=choice.criterion,
+        sparsity=choice.fraction,
+        drop=drop,
+        macs=0.0 if costs is None else costs.values["macs"],
+    )
+
+
+def _array(knob: Knob, records: Sequence[DamageRecord]) -> Floats:
+    sparsities = knob.sparsities or (0.0,)
+    table = np.zeros((len(knob.methods), len(sparsities)))
+    mine = [record for record in records if record.name == knob.name]
+    for m, method in enumerate(knob.methods):
+        key, _, criterion = method.partition("/")
+        curve = [record for record in mine if record.granularity == key]
+        if method == NONE or not curve:
+            continue
+        best = max(
+            dict.fromkeys(record.criterion for record in curve), key=lambda c: sum(r.criterion == c for r in curve)
+        )
+        points = sorted((record.sparsity, record.drop) for record in curve if record.criterion == best)
+        own = [record for record in curve if record.criterion == criterion]
+        same = [drop for sparsity, drop in points if own and sparsity == own[0].sparsity]
+        ratio = max(own[0].drop, 1e-6) / max(same[0], 1e-6) if own and same and criterion != best else 1.0
+        x = [0.0, *(sparsity for sparsity, _ in points)]
+        y = np.maximum.accumulate([0.0, *(max(drop, 0.0) * ratio for _, drop in points)])
+        for s, sparsity in enumerate(sparsities):
+            choice = _choice(knob, method, sparsity)
+            table[m, s] = 0.0 if choice is None else float(np.interp(choice.fraction, x, y))
+    return table
+
+
+def _contests(knob: Knob, records: Sequence[DamageRecord]) -> Iterator[list[DamageRecord]]:
+    """Yield probes of one knob that differ in the criterion alone."""
+    found: dict[tuple[str, float], list[DamageRecord]] = {}
+    for record in records:
+        if record.name == knob.name:
+            found.setdefault((record.granularity, record.sparsity), []).append(record)
+    yield from (contest for contest in found.values() if len(contest) > 1)
+
+
+def _choice(knob: Knob, method: str, sparsity: float) -> LayerChoice | None:
+    return knob.choice({f"{knob.name}|method": method, f"{knob.name}|sparsity": sparsity})
+
+
+def _by_granularity(knob: Knob) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for method in knob.methods:
+        if method != NONE:
+            found.setdefault(method.partition("/")[0], []).append(method)
+    return found
