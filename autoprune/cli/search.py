@@ -136,7 +136,10 @@ def _detach(spec: StudySpec, directory: Path) -> None:
     from autoprune.search.ray.submit import submit
 
     job = submit(spec, directory)
-    out.print(Text(f"Job {job.name} runs on {job.dashboard}. 'autoprune status {directory}' tells how far it is."))
+    out.print(
+        Text(f"Job {job.name} runs on {job.dashboard}. 'autoprune status {directory}' tells how far it is."),
+        soft_wrap=True,
+    )
 
 
 class _progress_bar:  # noqa: N801 - used as a context manager, like a function

@@ -85,8 +85,9 @@ def join(spec: RaySpec) -> bool:
         )
     except ConnectionError as error:
         raise ClusterError(
-            f"there is no Ray cluster at {address!r} that lets this process in ({one_line(error, 120)}); start one ('ray "
-            "start --head'), give its address with --ray-address, and set RAY_AUTH_MODE=token where it asks for a token"
+            f"there is no Ray cluster at {address!r} that lets this process in ({one_line(error, 120)}); "
+            "start one ('ray start --head'), give its address with --ray-address, and set RAY_AUTH_MODE=token where it "
+            "asks for a token"
         ) from error
     except RuntimeError as error:
         if "ersion" in str(error):
