@@ -29,5 +29,6 @@ def trials_frame(run: RunRecords | Path | str) -> pd.DataFrame:
         RunDirectoryError: The directory holds no records.
     """
     records = run if isinstance(run, RunRecords) else read_records(Path(run) / "records.jsonl")
-    columns = {field.name: pd.array(list(field.values), dtype=_DTYPES[field.kind]) for field in trial_fields(records)}
-    return pd.DataFrame(columns).set_index("number")
+    fields = trial_fields(records)
+    table = pd.DataFrame({field.name: list(field.values) for field in fields}, dtype=object)
+    return table.astype({field.name: _DTYPES[field.kind] for field in fields}).set_index("number")
