@@ -10,6 +10,7 @@ writes ``reports/samplers/README.md`` and its plot from the recorded runs, in se
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from autoprune.search.samplers import SAMPLERS
 from tests.benchmarks.sampling.evaluations import Evaluations
 from tests.benchmarks.sampling.problems import Problem
 from tests.benchmarks.sampling.race import Make, race, read_run
+from tests.benchmarks.sampling.table import read_probes, read_runs, write_table
 
 REPORT = Path("reports/samplers")
 TRIALS = {"gp": 100}
@@ -60,6 +62,9 @@ def run(options: argparse.Namespace) -> None:
             params = [each.params for each in first[: 1 if variant == "plain" else None]]
             if variant == "damage":
                 params[1:1] = seed_params(evaluations, options.objectives)
+                cost = {"probes": len(evaluations.table.records), "seconds": round(evaluations.table_s, 2)}
+                probes = {**read_probes(options.out), options.problem: cost}
+                (options.out / "probes.json").write_text(json.dumps(probes, indent=1, sort_keys=True) + "\n")
             found = race(
                 evaluations,
                 row,
@@ -93,8 +98,12 @@ def main() -> None:
     one.add_argument("--objectives", type=int, choices=(2, 4), default=2)
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     one.add_argument("--trials", type=int, default=320)
+    commands.add_parser("table")
     options = parser.parse_args()
-    run(options)
+    if options.command == "table":
+        write_table(read_runs(options.out / "runs"), read_probes(options.out), options.out)
+    else:
+        run(options)
 
 
 if __name__ == "__main__":

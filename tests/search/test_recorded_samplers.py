@@ -1,0 +1,40 @@
+"""The recorded race of samplers, replayed: the committed table says what the recorded trials say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoprune.pareto import hypervolume
+from tests.benchmarks.sampling.table import read_probes, read_runs, volumes, write_table
+
+REPORT = Path(__file__).parents[2] / "reports" / "samplers"
+RUNS = read_runs(REPORT / "runs")
+
+
+@pytest.mark.parametrize("run", RUNS[:: max(1, len(RUNS) // 6)], ids=lambda run: f"{run.problem} {run.row} {run.seed}")
+def test_a_replay_reaches_what_its_trials_dominate(run):
+    curve = volumes(run)
+    scaled = np.maximum(np.array(run.values)[:, :2], 0) / [1.0 if "gpt" in run.problem else 0.5, run.values[0][1]]
+    for count in (20, len(curve)):
+        assert curve[count - 1] == pytest.approx(hypervolume(scaled[:count], np.ones(2)), abs=1e-12)
+    assert (np.diff(curve) >= 0).all()
+    assert len(set(run.codes)) == len(run.codes), "a config was tried twice"
+
+
+def test_all_rows_start_with_the_same_trials():
+    for problem in {run.problem for run in RUNS}:
+        starts = {run.codes[:9] for run in RUNS if run.problem == problem and "damage" not in run.row}
+        assert len(starts) == 1
+
+
+def test_the_committed_table_is_that_of_the_recorded_runs(tmp_path):
+    write_table(RUNS, read_probes(REPORT), tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (REPORT / path.name).read_text()
+
+
+def test_on_digits_greybox_is_ahead_of_every_optuna_sampler_after_80_trials():
+    digits = [run for run in RUNS if run.problem == "digits-channels"]
+    reached = {row: np.median([volumes(r)[79] for r in digits if r.row == row]) for row in {r.row for r in digits}}
+    assert reached["greybox"] > max(value for row, value in reached.items() if "greybox" not in row)
