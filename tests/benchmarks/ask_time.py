@@ -56,7 +56,7 @@ def main() -> None:
     lines = [
         "# Time of a proposal\n",
         "    OMP_NUM_THREADS=1 python -m tests.benchmarks.ask_time\n",
-        f"{len(proposals.knobs)} groups, {len(knowledge.domain.axes)} parameters, 4 objectives; processor seconds, one core.",
+        f"{len(proposals.knobs)} groups, {len(knowledge.domain.axes)} parameters, 4 objectives; seconds of one core.",
         "First: in a process that has seen none of the trials. Next: the median of five that follow.\n",
         "| trials | first | next |\n|---|---|---|",
     ]
