@@ -37,9 +37,11 @@ class History:
 
     Attributes:
         told: Trial number to what it told; trials that cannot be read in the domain are absent.
+        costs: Bytes of a row to its computed objectives.
     """
 
     told: dict[int, Told] = field(default_factory=dict)
+    costs: dict[bytes, Floats] = field(default_factory=dict)
     _skipped: set[int] = field(default_factory=set)
     _fits: dict[object, object] = field(default_factory=dict)
     _domain: Domain | None = None
@@ -65,6 +67,7 @@ class History:
         if domain != self._domain or study != self._study:
             self.told.clear()
             self._skipped.clear()
+            self.costs.clear()
             self._fits.clear()
             self._domain, self._study = domain, study
         signs = np.array([1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in directions])

@@ -157,7 +157,7 @@ def drop_model(knowledge: Knowledge, history: History) -> Model:
     return Model(
         rows=rows[measured],
         first=values[picked],
-        others=knowledge.costs(rows[measured]),
+        others=_known_costs(knowledge, rows[measured], history),
         feasible=feasible,
         knobs=knowledge.knobs,
         canonical=knowledge.canonical,
@@ -166,6 +166,16 @@ def drop_model(knowledge: Knowledge, history: History) -> Model:
         costs=knowledge.costs,
         allowed=knowledge.allowed,
     )
+
+
+def _known_costs(knowledge: Knowledge, rows: Codes, history: History) -> Floats:
+    """Return the costs of trials, each computed once."""
+    kept: dict[bytes, Floats] = history.costs
+    fresh = [row for row in rows if row.tobytes() not in kept]
+    if fresh:
+        for row, costs in zip(fresh, knowledge.costs(np.array(fresh)), strict=True):
+            kept[row.tobytes()] = costs
+    return np.array([kept[row.tobytes()] for row in rows])
 
 
 def plain_model(domain: Domain, history: History) -> Model:

@@ -24,6 +24,12 @@ CANDIDATES = 2000
 START = 8
 """Trials before a model is made: drawn at random, unless the study has first trials."""
 
+FEW = 400
+"""As many where there are more than two objectives: traffic, latency and energy take far longer than counts."""
+
+AROUND = 600
+"""Neighbours that are looked at in one climb, drawn at random where there are more; fewer with many objectives."""
+
 CLIMBS = 2
 STARTS = 6
 
@@ -49,7 +55,12 @@ class GreyboxSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters that all finished trials share."""
-        space = optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
+        trials = study.get_trials(deepcopy=False)
+        if self._knowledge is not None:  # one space for all trials: no need to walk through them
+            names = {axis.name for axis in self._knowledge.domain.axes}
+            whole = (t.distributions for t in trials if t.state.is_finished() and names <= t.distributions.keys())
+            return {name: each for name, each in next(whole, {}).items() if name in names}
+        space = optuna.search_space.intersection_search_space(trials)
         return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
     def sample_relative(
@@ -89,14 +100,18 @@ def _best(model: Model, domain: Domain, pending: Codes, rng: np.random.Generator
     stairs = model.stairs(pending)
     order = np.lexsort((model.first, model.others.sum(axis=1)))
     parents = model.rows[order][_good(model, order)]
-    looked = _new(model.canonical(candidates(domain, model.knobs, parents, rng, CANDIDATES)), known)
+    few = model.others.shape[1] > 1
+    looked = _new(model.canonical(candidates(domain, model.knobs, parents, rng, FEW if few else CANDIDATES)), known)
     gains = model.gain(looked, stairs)
-    for _ in range(CLIMBS):
+    for _ in range(1 if few else CLIMBS):
         best = np.argsort(-gains, kind="stable")[:STARTS]
         around = [neighbours(domain, looked[i]) for i in best]
         if not around:
             break
-        fresh = _new(model.canonical(np.concatenate(around)), known)
+        near = np.concatenate(around)
+        most = 150 if few else AROUND
+        near = near if len(near) <= most else near[rng.permutation(len(near))[:most]]
+        fresh = _new(model.canonical(near), known)
         looked, gains = np.concatenate([looked[best], fresh]), np.concatenate([gains[best], model.gain(fresh, stairs)])
     return looked[int(np.argmax(gains))] if len(looked) else None
 
