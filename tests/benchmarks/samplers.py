@@ -3,7 +3,7 @@
     python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2]
     python -m tests.benchmarks.samplers table
 
-``run`` appends to ``reports/samplers/runs/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once. ``table``
+``run`` appends to ``reports/samplers/recorded/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once. ``table``
 writes ``reports/samplers/README.md`` and its plot from the recorded runs, in seconds.
 """
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     network, _, space = options.problem.partition("-")
     evaluations = Evaluations(Problem(network, space), options.data, options.work)
     first = opening(evaluations.proposals, evaluations.runner.graph, evaluations.runner.book, 320)
-    path = options.out / "runs" / f"{options.problem}.jsonl"
+    path = options.out / "recorded" / f"{options.problem}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {
         (known.row, known.objectives, known.seed)
@@ -101,7 +101,7 @@ def main() -> None:
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "table":
-        write_table(read_runs(options.out / "runs"), read_probes(options.out), options.out)
+        write_table(read_runs(options.out / "recorded"), read_probes(options.out), options.out)
     else:
         run(options)
 

@@ -9,7 +9,7 @@ from autoprune.pareto import hypervolume
 from tests.benchmarks.sampling.table import read_probes, read_runs, volumes, write_table
 
 REPORT = Path(__file__).parents[2] / "reports" / "samplers"
-RUNS = read_runs(REPORT / "runs")
+RUNS = read_runs(REPORT / "recorded")
 
 
 @pytest.mark.parametrize("run", RUNS[:: max(1, len(RUNS) // 6)], ids=lambda run: f"{run.problem} {run.row} {run.seed}")

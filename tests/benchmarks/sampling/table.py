@@ -22,7 +22,7 @@ HEAD = """# Samplers compared
     python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2 3 4]
     python -m tests.benchmarks.samplers table
 
-The second command makes this page and its plot from the recorded trials in `runs/`, in seconds. One trial is one-shot
+The second command makes this page and its plot from the recorded trials in `recorded/`, in seconds. One trial is one-shot
 pruning, batch norm recalibrated on 100 images where that does not hurt the dense network, and the score on 300 to 500
 validation samples; test data is not touched. Costs are those of a Raspberry Pi 4 by the models. The hypervolume is
 scaled to [0, 1]; its reference point, fixed before any run, is the dense costs and an accuracy drop of 0.5 (GPT: 1 nat
