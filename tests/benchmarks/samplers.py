@@ -3,8 +3,8 @@
     python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2]
     python -m tests.benchmarks.samplers table
 
-``run`` appends to ``reports/samplers/recorded/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once. ``table``
-writes ``reports/samplers/README.md`` and its plot from the recorded runs, in seconds.
+``run`` appends to ``reports/samplers/recorded/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once.
+``table`` writes ``reports/samplers/README.md`` and its plots from the recorded runs, in seconds.
 """
 
 from __future__ import annotations
