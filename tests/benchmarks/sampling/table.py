@@ -23,13 +23,13 @@ HEAD = """# Samplers compared
     python -m tests.benchmarks.samplers table
 
 The second command makes this page and its plots from the recorded trials in `recorded/`, in seconds. One trial is
-one-shot pruning, batch norm recalibrated on 100 images where that does not hurt the dense network, and the score on 300
-to 500 validation samples; test data is not touched. Costs are those of a Raspberry Pi 4 by the models. The hypervolume
-is scaled to [0, 1]; its reference point, fixed before any run, is the dense costs and an accuracy drop of 0.5 (GPT: 1 nat
-a character). Every row starts with the same trials (dense, eight uniform, six allocations: for repeats fewer) and skips
-repeated configs as a study does. Rows with *damage* also start with up to twelve configs from the damage table, and
-`greybox` may use the table. What the table cost stands below each comparison; it is in no column. Seeds are 0 to 4 in
-order, none left out; the last section says what was not run.
+one-shot pruning, batch norm recalibrated on 100 images where that does not hurt the dense network, and the score on
+300 to 500 validation samples; test data is not touched. Costs are those of a Raspberry Pi 4 by the models. The
+hypervolume is scaled to [0, 1]; its reference point, fixed before any run, is the dense costs and an accuracy drop of
+0.5 (GPT: 1 nat a character). Every row starts with the same trials (dense, eight uniform, six allocations: for
+repeats fewer) and skips repeated configs as a study does. Rows with *damage* also start with up to twelve configs
+from the damage table, and `greybox` may use the table. What the table cost stands below each comparison; it is in no
+column. Seeds are 0 to 4 in order, none left out; the last section says what was not run.
 """
 
 
