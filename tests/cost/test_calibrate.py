@@ -110,9 +110,10 @@ def test_the_profile_predicts_what_was_fitted_and_loads_by_path(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_this_machine_is_measured_and_threads_are_put_back() -> None:
     threads = torch.get_num_threads()
-    done = calibrate(load_device("local-cpu"), "mine", budget_s=5.0, layers=12)
+    done = calibrate(load_device("local-cpu"), "mine", budget_s=10.0, layers=12)
     profile, measured, fit = done.profile, done.measured, done.fit
     told = profile.calibration.energy
     assert (told.reason is None) == (done.energy is not None)

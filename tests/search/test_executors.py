@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 from stub_study import StubRunner, make
 
+from autoprune.errors import UnknownNameError
 from autoprune.search import study as study_module
 from autoprune.search.executors import EXECUTORS, ExecutorRequest, Job
 from autoprune.testing import check_executor
@@ -28,6 +30,11 @@ def test_the_local_executor_conforms(tmp_path, monkeypatch):
 
 def test_executors_are_listed_by_key():
     assert EXECUTORS.names()[:2] == ["local", "ray"]
+
+
+def test_an_executor_that_is_mistyped_is_told_before_anything_runs(tmp_path):
+    with pytest.raises(UnknownNameError, match="unknown executor 'rai'; did you mean 'ray'"):
+        make(tmp_path, executor="rai")
 
 
 def test_a_search_on_this_machine_needs_no_ray():

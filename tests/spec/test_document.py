@@ -128,7 +128,7 @@ CHOICE = {"granularity": "weight", "criterion": "random", "sparsity": 0.5}
         (StudySpec, STUDY | {"objectives": ["mac"]}, "unknown objective 'mac'; did you mean 'macs'?"),
         (StudySpec, STUDY | {"constraints": {"macs": True}}, "key 'constraints.macs' is True: give a number or text"),
         (StudySpec, STUDY | {"constraints": {"mac": 1}}, "unknown metric 'mac' in constraints; did you mean 'macs'?"),
-        (StudySpec, STUDY | {"executor": "rai"}, "key 'executor' is 'rai': input should be 'local'"),
+        (StudySpec, STUDY | {"executor": {"rai": "auto"}}, "unknown key 'executor.rai'; did you mean 'ray'?"),
         (StudySpec, {"schema": "autoprune/study/1", "space": "x"}, "key 'task' is missing; add it"),
         (StudySpec, STUDY | {"task": "digits"}, "key 'task' is 'digits': a task is package.module:function"),
         (StudySpec, STUDY | {"schema": "autoprune/study/9"}, "schema is 'autoprune/study/9' where 'autoprune/study/1'"),
