@@ -198,13 +198,12 @@ class Ledger:
 
     def repeat(self, job: Job) -> TrialRecord | None:
         """Return the record of a job whose config is known or in flight; None for one that has to be run."""
-        known = self._known.setdefault(job.config.signature, job.number)
+        taken = self._taken(job.number)
+        if self._drivers.shared:
+            self._read_others()  # after the look at what runs, so that what ends in between is seen once at least
+        known = taken if taken is not None else self._known.setdefault(job.config.signature, job.number)
         if known == job.number:
-            taken = self._taken(job.number)
-            if taken is None:
-                return None
-            known = taken
-            del self._known[job.config.signature]
+            return None
         error = f"repeats the config of trial {known}"
         return TrialRecord(number=job.number, state="pruned", origin=job.origin, config=job.config, error=error)
 
