@@ -181,9 +181,8 @@ class Ledger:
         search = self._spec.search
         request = SamplerRequest(search.seed, made, search.trials, lambda: self._knowledge, self._history)
         self._study.sampler = SAMPLERS.get(search.sampler).make(request)
-        trial = self._study.ask()
+        trial = self._ask()
         self._in_flight[trial.number] = trial
-        self._drivers.claim(trial)
         config = self._proposals.suggest(trial)
         origin = str(trial.user_attrs.get(storage.ORIGIN, self._spec.search.sampler))
         if self.dense is None:
@@ -195,6 +194,14 @@ class Ledger:
             dense=self.dense,
             propose_s=time.perf_counter() - started,
         )
+
+    def _ask(self) -> Trial:
+        """Ask for a trial and claim it; one that another driver took for lost between the two is left alone."""
+        while True:
+            trial = self._study.ask()
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                self._drivers.claim(trial)
+                return trial
 
     def repeat(self, job: Job) -> TrialRecord | None:
         """Return the record of a job whose config is known or in flight; None for one that has to be run."""
