@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from math import isfinite, nan
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,24 @@ def dense_trial(records: RunRecords) -> TrialRecord | None:
     return next((t for t in _ordered(records) if t.origin == DENSE and t.state == "complete"), None)
 
 
+Answer = TypeVar("Answer")
+
+
+def _once(function: Callable[[RunRecords], Answer]) -> Callable[[RunRecords], Answer]:
+    """Compute once for the same records: they are frozen, and a report asks for its front some forty times."""
+
+    @wraps(function)
+    def remembered(records: RunRecords) -> Answer:
+        known: dict[str, Any] = records.computed
+        if function.__name__ not in known:
+            known[function.__name__] = function(records)
+        answer: Answer = known[function.__name__]
+        return answer
+
+    return remembered
+
+
+@_once
 def candidates(records: RunRecords) -> tuple[TrialRecord, ...]:
     """Return the feasible trials whose objectives are all finite numbers, by number; of repeated configs the first."""
     first: dict[str, TrialRecord] = {}
@@ -32,6 +52,7 @@ def candidates(records: RunRecords) -> tuple[TrialRecord, ...]:
     return tuple(first.values())
 
 
+@_once
 def front(records: RunRecords) -> tuple[TrialRecord, ...]:
     """Return the feasible trials that no other dominates over the study's objectives, by number.
 
@@ -68,6 +89,7 @@ def normalised(trial: TrialRecord, study: StudyRecord) -> NDArray[np.float64]:
     return out
 
 
+@_once
 def hypervolume_of(records: RunRecords) -> float | None:
     """Return the volume dominated by the front, with the reference point at 1 in every objective.
 
@@ -79,6 +101,7 @@ def hypervolume_of(records: RunRecords) -> float | None:
     return _volume(front(records), records.study)
 
 
+@_once
 def hypervolume_history(records: RunRecords) -> tuple[float, ...]:
     """Return the hypervolume after each trial, in order of trial number; empty without a reference point."""
     if not has_reference(records.study):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -302,6 +303,11 @@ class RunRecords(Document):
 
     study: StudyRecord
     trials: tuple[TrialRecord, ...]
+
+    @cached_property
+    def computed(self) -> dict[str, Any]:
+        """What follows from these records alone, kept by those who computed it (``spec.front``); a copy has none."""
+        return {}
 
 
 def write_records(records: RunRecords, path: Path) -> None:

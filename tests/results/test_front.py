@@ -37,6 +37,15 @@ def test_a_repeated_config_counts_once(records):
     assert [t.number for t in front(again)] == [t.number for t in front(records)]
 
 
+def test_a_front_is_computed_once_and_for_changed_records_anew(records):
+    assert front(records) is front(records)
+    assert hypervolume_history(records) is hypervolume_history(records)
+    best = front(records)[-1]
+    left = with_trials(records, [trial for trial in records.trials if trial.number != best.number])
+    assert best.number not in {trial.number for trial in front(left)}
+    assert len(hypervolume_history(left)) == len(hypervolume_history(records)) - 1
+
+
 def test_a_trial_without_an_objective_is_no_candidate(records):
     partial = records.trials[1].model_copy(update={"values": {"macs": 1.0}})
     assert partial.number not in {t.number for t in candidates(with_trials(records, [partial]))}

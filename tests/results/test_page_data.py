@@ -21,6 +21,7 @@ from autoprune.spec.config import LayerChoice, ModelIdentity, Provenance, Prunin
 def test_pieces_of_a_config_are_its_yaml(seed):
     rng = random.Random(seed)
     pieces, configs = ConfigPieces(), []
+    runs = ("a b", f"trial: {seed}", f"{{trial: {seed}, x", "x " * 20, "x " * 37)  # lines break by length
     names = [*HOSTILE, "conv1", "layers: {}", "null", "1", "? x", "a" * 200]
     for number in range(30):
         rng.shuffle(names)
@@ -43,7 +44,7 @@ def test_pieces_of_a_config_are_its_yaml(seed):
                 seed=rng.randrange(3),
                 recovery=RecoverySpec(batchnorm_samples=rng.choice((None, 512))),
                 layers=layers,
-                provenance=rng.choice((None, Provenance(run="a b", trial=number, task=HOSTILE[2]))),
+                provenance=rng.choice((None, *(Provenance(run=run, trial=number, task=HOSTILE[2]) for run in runs))),
             )
         )
     joined = [pieces.text(pieces.of(config), number) for number, config in enumerate(configs)]

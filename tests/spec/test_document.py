@@ -11,6 +11,13 @@ from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
 
 
+def test_a_changed_copy_forgets_what_was_computed_from_the_old_values():
+    layers = {"a": {"granularity": "weight", "criterion": "random", "sparsity": 0.5}}
+    config = PruningConfig(model={"fingerprint": "x"}, layers=layers)
+    first = config.signature
+    assert config.model_copy(update={"seed": 1}).signature != first == config.signature
+
+
 def read(tmp_path, text):
     path = tmp_path / "a.yaml"
     path.write_text(text, encoding="utf-8")

@@ -194,11 +194,16 @@ class ConfigPieces:
     def _tail(self, provenance: Provenance | None) -> list[int]:
         if provenance is None:
             return []
+        digits = len(str(provenance.trial))  # lines break by length
+        key = ("provenance", provenance.model_copy(update={"trial": None}), digits)
+        if key in self._known:
+            return [self._known[key]]
         text = yaml_text({"provenance": provenance.to_data()})
         own = f"trial: {provenance.trial}"
         # Trials differ in their number alone: with a mark in its place their texts are one.
         if text.count(own) == 1 and text.count(own + ",") + text.count(own + "}") == 1:
-            text = text.replace(own, f"trial: {self.MARK}")
+            self._known[key] = self._piece(text.replace(own, f"trial: {self.MARK}"))
+            return [self._known[key]]
         return [self._piece(text)]
 
     def _layer(self, name: str, choices: Choices) -> int:
