@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,11 @@ from autoprune.cli.streams import err, out
 from autoprune.errors import AutopruneError, RunError, UsageError
 
 if TYPE_CHECKING:
+    from autoprune.search.loggers.guard import Loggers
     from autoprune.search.loop import Progress as StudyProgress
+    from autoprune.search.study import Study
+    from autoprune.spec.record import RunRecords
     from autoprune.spec.study import StudySpec
-    from autoprune.trial.task import Task
 
 
 @click.command()
@@ -61,7 +63,7 @@ def search(
     spec = _placed(spec, executor, ray_address)
     directory = output or Path("runs") / study.stem
 
-    from autoprune.search.loggers.guard import Loggers, parsed_place
+    from autoprune.search.loggers.guard import parsed_place
 
     for place in places:
         parsed_place(place)
@@ -70,40 +72,9 @@ def search(
             raise UsageError("--log is told by the process that searches, which --detach leaves; give one of the two")
         _detach(spec, directory)
         return
-
-    from autoprune.results.report import write_report
-    from autoprune.results.summary import headline
-    from autoprune.results.table import front_table, to_rich
-    from autoprune.search.loggers import LoggedRun, Standing
-    from autoprune.search.study import Study
-    from autoprune.trial.task import load_task
-
-    with err.status("Loading the task, tracing the model, checking surgery on it ..."):
-        directory.mkdir(parents=True, exist_ok=True)
-        task: Task = load_task(spec.task, directory)
-        run = Study(task, spec, directory)
-    logs = Loggers(
-        places, LoggedRun(directory, run.spec), lambda said: err.print(Text(f"Note: {said}."), soft_wrap=True)
-    )
-    groups, layers = run.runner.graph.groups, run.runner.graph.layers
-    err.print(f"{len(layers)} layers, {len(groups)} groups of coupled channels; {run.runner.proof}.")
-    try:
-        with _progress_bar(spec.search.trials) as show:
-
-            def tell(progress: StudyProgress) -> None:
-                show(progress)
-                if progress.last is not None:
-                    logs.log(progress.last, Standing(progress.front_size, progress.hypervolume))
-
-            run.run(tell, lambda sentence: err.print(sentence, soft_wrap=True, highlight=False, markup=False))
-    except UsageError:
-        logs.close(None)
-        raise
-    except Exception:
-        logs.close(None)
-        with suppress(AutopruneError, OSError):  # what went wrong first is what is told
-            write_report(run.records(), directory / "report")
-        raise
+    run = _prepared(spec, directory)
+    logs = _loggers(places, run)
+    _search(run, logs)
     if run.stopped:
         err.print(f"Search ended early: {run.stopped}.", soft_wrap=True)
     if not (directory / "records.jsonl").is_file():
@@ -111,6 +82,62 @@ def search(
     records = run.records()
     logs.catch_up(records.trials)
     logs.close(records)
+    _tell_front(records, directory)
+
+
+def _prepared(spec: StudySpec, directory: Path) -> Study:
+    from autoprune.search.study import Study
+    from autoprune.trial.task import load_task
+
+    with err.status("Loading the task, tracing the model, checking surgery on it ..."):
+        directory.mkdir(parents=True, exist_ok=True)
+        run = Study(load_task(spec.task, directory), spec, directory)
+    graph = run.runner.graph
+    told = f"{len(graph.layers)} layers, {len(graph.groups)} groups of coupled channels; {run.runner.proof}."
+    err.print(told, soft_wrap=True)
+    return run
+
+
+def _loggers(places: tuple[str, ...], run: Study) -> Loggers:
+    from autoprune.search.loggers import LoggedRun
+    from autoprune.search.loggers.guard import Loggers
+
+    def warn(said: str) -> None:
+        err.print(Text(f"Note: {said}."), soft_wrap=True)
+
+    return Loggers(places, LoggedRun(run.directory, run.spec), warn)
+
+
+def _search(run: Study, logs: Loggers) -> None:
+    """Run the trials; whatever ends the search, what is recorded by then gets its report."""
+    from autoprune.results.report import write_report
+    from autoprune.search.loggers import Standing
+
+    with ExitStack() as at_exit:
+        at_exit.callback(logs.close, None)
+        try:
+            with _progress_bar(run.spec.search.trials) as show:
+
+                def tell(progress: StudyProgress) -> None:
+                    show(progress)
+                    if progress.last is not None:
+                        logs.log(progress.last, Standing(progress.front_size, progress.hypervolume))
+
+                run.run(tell, lambda sentence: err.print(sentence, soft_wrap=True, highlight=False, markup=False))
+        except UsageError:
+            raise
+        except Exception:  # a task or a plug-in may raise anything; it is raised on
+            with suppress(AutopruneError, OSError):  # what went wrong first is what is told
+                write_report(run.records(), run.directory / "report")
+            raise
+        at_exit.pop_all()
+
+
+def _tell_front(records: RunRecords, directory: Path) -> None:
+    from autoprune.results.report import write_report
+    from autoprune.results.summary import headline
+    from autoprune.results.table import front_table, to_rich
+
     paths = write_report(records, directory / "report")
     out.print(to_rich(front_table(records), out.width))
     told = headline(records)
