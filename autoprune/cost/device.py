@@ -12,7 +12,7 @@ from autoprune.cost.energy import energy_parts
 from autoprune.cost.extents import Floats
 from autoprune.cost.model import BlueprintError, CostModel
 from autoprune.cost.moved import Moved, TrafficModel
-from autoprune.cost.roofline import Times, predict_times
+from autoprune.cost.roofline import Roofline, Times
 from autoprune.cost.table import OpTable
 from autoprune.spec.hardware import DeviceProfile
 
@@ -64,6 +64,7 @@ class DeviceCosts:
         dense = model.table(Candidates(model.blueprint.units[None], nothing, nothing))
         varies = ~model.blueprint.extents.constant()[model.blueprint.fields["N"]]
         self._traffic = TrafficModel(dense, profile, runtime, most_images=np.where(varies, dense.N[0], 0))
+        self._roofline = Roofline(dense.traits, profile)
         self._dtypes = {
             dtype: np.array([op.dtype == dtype for op in dense.ops], np.bool_)
             for dtype in dict.fromkeys(op.dtype for op in dense.ops)
@@ -73,7 +74,7 @@ class DeviceCosts:
         """Return the costs: those of the built model by ``traffic_of``, where ``CostModel.exact_traffic`` says so."""
         table = self.model.table(candidates)
         moved = self._traffic.moved(table)
-        times = predict_times(table, moved.dense_level_bytes, moved.savings.speedup, moved.fused, self.profile)
+        times = self._roofline.times(table, moved.dense_level_bytes, moved.savings.speedup, moved.fused)
         levels = moved.level_bytes.sum(axis=1)
         return DeviceCost(
             table=table,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +60,16 @@ class Extents:
         """Return sizes, shape (n, A), from the units that each group loses, shape (n, groups)."""
         # In float64, for numpy multiplies integer matrices in a loop; every number here is far below 2^53.
         removed = gone.astype(np.float64)
-        sizes = self.dense - removed @ self.lost.astype(np.float64)
+        lost, both = self._as_floats
+        sizes = self.dense - removed @ lost
         if self.pairs:
             first, second = map(list, zip(*self.pairs, strict=True))
-            sizes += (removed[:, first] * removed[:, second]) @ self.both.astype(np.float64)
+            sizes += (removed[:, first] * removed[:, second]) @ both
         return np.rint(sizes).astype(np.int64)
+
+    @cached_property
+    def _as_floats(self) -> tuple[Floats, Floats]:
+        return self.lost.astype(np.float64), self.both.astype(np.float64)
 
     def distinct(self) -> tuple[Extents, Ints]:
         """Return each function once, and for every dimension which one it is; number 0 is the constant 1."""
@@ -113,7 +119,9 @@ class Products:
 
     def elements(self, sizes: Ints) -> Ints:
         """Return the products, shape (n, m), from the sizes of all dimensions, shape (n, A)."""
-        total = np.broadcast_to(self.factor, (len(sizes), len(self.factor)))
-        for axes in self.axes:
-            total = total * sizes[:, axes]
+        if not len(self.axes):
+            return np.repeat(self.factor[None], len(sizes), axis=0)
+        total: Ints = self.factor * sizes[:, self.axes[0]]
+        for axes in self.axes[1:]:
+            total *= sizes[:, axes]
         return total

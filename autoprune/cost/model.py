@@ -31,13 +31,18 @@ from autoprune.cost.extents import Floats, Ints
 from autoprune.cost.int8 import int8_scales, int8_workload, scale_groups
 from autoprune.cost.macs import MacCount, count_macs
 from autoprune.cost.stored import StoredTensors
-from autoprune.cost.table import DENSE, OpTable, kind_mask, product_macs
+from autoprune.cost.table import DENSE, OpTable, product_macs
+from autoprune.cost.traits import OpTraits, Sums
 from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.plan import cuts_of
 from autoprune.pruning.surgery import cut
 from autoprune.spec.config import Precision
 
 __all__ = ["BlueprintError", "CostModel", "Counts"]
+
+
+_FEW = 64
+"""Most candidates whose sizes are kept: asking for counts and for costs on some devices lays them out once."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,13 @@ class CostModel:
         self.asked = Asked(graph, self._weight_sizes)
         self.stored = StoredTensors(model, self.blueprint)
         self._ops = _OpFunctions(self.blueprint)
+        self._last: _LaidOut | None = None
         self._inside = _inside(self.blueprint, self.layers)
         self._columns = [self.stored.names.index(layer.weight) for layer in graph.layers.values()]
         self._weights = _weights(self.blueprint, self.stored)
+        place = {column: layer for layer, column in enumerate(self._columns)}
+        pairs = [(op, place[stored]) for stored, op in zip(*self._weights, strict=True) if stored in place]
+        self._masked = np.array(pairs, np.int64).reshape(-1, 2).T
         self._check(model, args, kwargs, seed)
 
     def in_int8(self) -> CostModel:
@@ -120,18 +129,17 @@ class CostModel:
             number, op = next((n, op) for n, op in enumerate(workload.ops) if op.weight_name == name)
             scales[name] = ((channels[number],), scale_groups(op)) if op.macs else ((), 1)
         made.stored = StoredTensors(self._model, made.blueprint, scales)
-        made._ops = _OpFunctions(made.blueprint)
+        made._ops, made._last = _OpFunctions(made.blueprint), None
         return made
 
     def counts(self, candidates: Candidates) -> Counts:
         """Return what is known of candidates on any device; in tens of microseconds for one."""
-        sizes = self.blueprint.sizes(candidates.kept)
-        elements = self.stored.elements(sizes)
-        nonzeros = self._nonzeros(candidates, elements)
-        counted, products = self._ops.counted(sizes)
+        laid = self._laid_out(candidates)
+        sizes, elements, nonzeros = laid.sizes, laid.elements, laid.nonzeros
+        counted = self._ops.counted(sizes, laid.products)
         which, ops = self._weights
         numel = elements[:, which]
-        zero = (products[:, ops] // np.maximum(numel, 1)) * (numel - nonzeros[:, which])
+        zero = (laid.products[:, ops] // np.maximum(numel, 1)) * (numel - nonzeros[:, which])
         macs = counted.sum(axis=1)
         layer = elements[:, self._columns]
         kept = np.where(candidates.pattern == DENSE, layer, candidates.nonzeros)
@@ -140,22 +148,19 @@ class CostModel:
             effective_macs=macs - zero.sum(axis=1),
             params=elements[:, self.stored.parameters].sum(axis=1),
             size_bytes=self.stored.size_bytes(elements, nonzeros),
-            layer_macs=np.rint(counted.astype(np.float64) @ self._inside).astype(np.int64),
+            layer_macs=self._inside_sums.of(counted),
             layer_channels=sizes[:, self._channels],
             layer_density=kept / np.maximum(layer, 1),
         )
 
     def table(self, candidates: Candidates) -> OpTable:
         """Return every operator of every candidate with its dimensions, bytes and zeros: what predictors read."""
-        sizes = self.blueprint.sizes(candidates.kept)
-        elements = self.stored.elements(sizes)
-        nonzeros = self._nonzeros(candidates, elements)
-        ops = self.blueprint.workload.ops
-        density = np.ones((len(candidates), len(ops)))
+        laid = self._laid_out(candidates)
+        density = np.ones((len(candidates), len(self.blueprint.workload.ops)))
         which, at = self._weights
-        density[:, at] = nonzeros[:, which] / np.maximum(elements[:, which], 1)
+        density[:, at] = laid.nonzeros[:, which] / np.maximum(laid.elements[:, which], 1)
         pattern, patterns = self._op_patterns(candidates, density)
-        return self._ops.table(sizes, density, pattern, patterns)
+        return self._ops.table(laid, density, pattern, patterns)
 
     def exact_traffic(self, candidates: Candidates) -> NDArray[np.bool_]:
         """Say for which candidates the same operators run as in the dense model, shape (n,).
@@ -187,6 +192,20 @@ class CostModel:
         summed: Floats = values @ self._inside
         return summed
 
+    def _laid_out(self, candidates: Candidates) -> _LaidOut:
+        """Return the sizes of candidates; those asked for last, if few, are kept for the next question about them."""
+        kept = self._last
+        if kept is not None and kept.candidates is candidates:
+            return kept
+        sizes = self.blueprint.sizes(candidates.kept)
+        elements = self.stored.elements(sizes)
+        fields = _Fields(self.blueprint, sizes)
+        laid = _LaidOut(
+            candidates, sizes, elements, self._nonzeros(candidates, elements), fields, self._ops.products(fields)
+        )
+        self._last = laid if len(candidates) <= _FEW else None
+        return laid
+
     def _nonzeros(self, candidates: Candidates, elements: Ints) -> Ints:
         nonzeros = self.stored.nonzeros(elements)
         masked = candidates.pattern != DENSE
@@ -199,10 +218,8 @@ class CostModel:
         patterns = list(candidates.patterns)
         pattern = np.full(density.shape, DENSE, np.int64)
         if patterns:
-            place = {column: layer for layer, column in enumerate(self._columns)}
-            for stored, op in zip(*self._weights, strict=True):
-                if stored in place:
-                    pattern[:, op] = candidates.pattern[:, place[stored]]
+            ops, layers = self._masked
+            pattern[:, ops] = candidates.pattern[:, layers]
         zeros = (density < 1) & (pattern == DENSE)
         if zeros.any():
             if "weight" not in patterns:
@@ -215,6 +232,10 @@ class CostModel:
         axes = list(self.blueprint.stored[self.graph.layers[layer].weight])
         axes.insert(0, axes.pop(self.graph.layers[layer].out_dim))
         return tuple(sizes[:, axis] for axis in axes)
+
+    @cached_property
+    def _inside_sums(self) -> Sums:
+        return Sums(self._inside.astype(np.int64))
 
     @cached_property
     def _channels(self) -> list[int]:
@@ -251,18 +272,19 @@ class _OpFunctions:
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
         self._ops = blueprint.workload.ops
+        self._traits = OpTraits(self._ops)
         shapes = dict.fromkeys(shape for operands in blueprint.operands for shape in operands)
         shapes |= dict.fromkeys(blueprint.tensors)
         number = {shape: n for n, shape in enumerate(shapes)}
         self._products = blueprint.products(list(number))
-        self._read: dict[str, Floats] = {}
+        self._read: dict[str, Sums] = {}
         for role in ("weight", "input", "output"):
-            bytes_of = np.zeros((len(number), len(self._ops)))
+            bytes_of = np.zeros((len(number), len(self._ops)), np.int64)
             for op, (described, operands) in enumerate(zip(self._ops, blueprint.operands, strict=True)):
                 for operand, shape in zip(described.operands, operands, strict=True):
                     if operand.role == role:
                         bytes_of[number[shape], op] += operand.itemsize
-            self._read[role] = bytes_of
+            self._read[role] = Sums(bytes_of)
         self._tensors = [number[shape] for shape in blueprint.tensors]
         self._tensor_itemsize = np.array([t.itemsize for t in blueprint.workload.tensors], np.int64)
         self._lookups = np.array([op.operator == "embedding" for op in self._ops], np.bool_)
@@ -273,33 +295,33 @@ class _OpFunctions:
         ]
         self._extra = [np.array(column, np.int64) for column in zip(*extra, strict=True)] if extra else []
 
-    def counted(self, sizes: Ints) -> tuple[Ints, Ints]:
-        """Return what fvcore counts, and the products in it, both of shape (n, ops)."""
-        products = product_macs(self._ops, _Fields(self._blueprint, sizes))
-        products = np.broadcast_to(products, (len(sizes), len(self._ops)))
-        counted = products.copy()
+    def products(self, fields: _Fields) -> Ints:
+        """Return the multiply-adds of products, shape (n or 1, ops)."""
+        return product_macs(self._traits, fields)
+
+    def counted(self, sizes: Ints, products: Ints) -> Ints:
+        """Return what fvcore counts, shape (n, ops)."""
+        counted = np.repeat(products, len(sizes), axis=0) if len(products) < len(sizes) else products.copy()
         if self._extra:
             ops, shapes, each = self._extra
             counted[:, ops] += self._products.elements(sizes)[:, shapes] * each
-        return counted, products
+        return counted
 
-    def table(self, sizes: Ints, density: Floats, pattern: Ints, patterns: tuple[str, ...]) -> OpTable:
+    def table(self, laid: _LaidOut, density: Floats, pattern: Ints, patterns: tuple[str, ...]) -> OpTable:
         """Return all arrays."""
-        elements = self._products.elements(sizes)
-        as_float = elements.astype(np.float64)
-        moved = {role: np.rint(as_float @ bytes_of).astype(np.int64) for role, bytes_of in self._read.items()}
+        elements = self._products.elements(laid.sizes)
+        moved = {role: bytes_of.of(elements) for role, bytes_of in self._read.items()}
         weights = moved["weight"]
         if self._lookups.any():  # only the rows looked up are read
             weights = np.where(self._lookups, np.minimum(weights, moved["output"]), weights)
-        fields = _Fields(self._blueprint, sizes)
         workload = self._blueprint.workload
         return OpTable(
-            ops=self._ops,
+            traits=self._traits,
             outputs=workload.outputs,
             batch=workload.batch,
             dtype=workload.dtype,
-            **vars(fields),
-            macs=product_macs(self._ops, fields),
+            **vars(laid.fields),
+            macs=laid.products,
             weight_bytes=weights,
             input_bytes=moved["input"],
             output_bytes=moved["output"],
@@ -328,6 +350,18 @@ class _Fields:
             setattr(self, name, rows[:, which])
 
 
+@dataclass(frozen=True)
+class _LaidOut:
+    """Sizes of candidates: of all functions, stored tensors with those that are not zero, operators, and their MACs."""
+
+    candidates: Candidates
+    sizes: Ints
+    elements: Ints
+    nonzeros: Ints
+    fields: _Fields
+    products: Ints
+
+
 def _inside(blueprint: Blueprint, layers: tuple[str, ...]) -> Floats:
     """Return which operators run inside each layer's module, shape (ops, layers)."""
     table = np.zeros((len(blueprint.workload.ops), len(layers)))
@@ -340,11 +374,10 @@ def _inside(blueprint: Blueprint, layers: tuple[str, ...]) -> Floats:
 def _weights(blueprint: Blueprint, stored: StoredTensors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return stored tensors and the operators that multiply by them, as pairs of numbers."""
     ops = blueprint.workload.ops
-    products = kind_mask(ops, "conv", "gemm")
     pairs = [
         (stored.names.index(op.weight_name), number)
         for number, op in enumerate(ops)
-        if products[number] and op.weight_name is not None
+        if op.kind in ("conv", "gemm") and op.weight_name is not None
     ]
     which, at = (np.array(column, np.int64) for column in (zip(*pairs, strict=True) if pairs else ((), ())))
     return which, at

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.cost.extents import Floats, Ints
-from autoprune.cost.table import OpTable, kind_mask, table_of
+from autoprune.cost.table import OpTable, table_of
 from autoprune.cost.traffic import Traffic
+from autoprune.cost.traits import OpTraits
 from autoprune.cost.workload import Workload
 from autoprune.spec.hardware import DeviceProfile
 from autoprune.spec.record import LatencyRecord
@@ -98,7 +99,8 @@ def predict_latency(workload: Workload, traffic: Traffic, profile: DeviceProfile
     dense_bytes = np.array([op.dense_level_bytes for op in traffic.ops]).reshape(1, len(workload.ops), -1)
     speedup = np.array([[op.savings.speedup for op in traffic.ops]])
     fused = np.array([op.fused for op in traffic.ops], np.bool_)
-    times = predict_times(table_of(workload), dense_bytes, speedup, fused, profile)
+    table = table_of(workload)
+    times = Roofline(table.traits, profile).times(table, dense_bytes, speedup, fused)
     ops = tuple(_op_latency(n, op.name, times, traffic, profile) for n, op in enumerate(workload.ops))
     return LatencyPrediction(
         seconds=sum(op.seconds for op in ops), ops=ops, meter=roofline_meter(profile, workload.batch, workload.dtype)
@@ -116,52 +118,63 @@ def roofline_meter(profile: DeviceProfile, batch: int, dtype: str) -> str:
     return f"modelled: roofline of {profile.name}, batch {batch}, {dtype}; {trust}"
 
 
-def predict_times(
-    table: OpTable, dense_bytes: Floats, speedup: Floats, fused: NDArray[np.bool_], profile: DeviceProfile
-) -> Times:
-    """Predict the time of every operator of many versions.
+class Roofline:
+    """Times on one device of versions of a network that run the same operators.
 
     Args:
-        table: The operators.
-        dense_bytes: Bytes over each edge with zeros stored, shape (n, ops, levels - 1).
-        speedup: Dense time over sparse time, shape (n, ops).
-        fused: Which operators run inside an earlier one, shape (ops,).
+        traits: The operators.
         profile: The device.
     """
-    peaks = {dtype: profile.peak(dtype).value for dtype in {op.dtype for op in table.ops}}
-    rate = np.array([peaks[op.dtype] for op in table.ops]) * profile.compute.utilisation.value
-    compute = padded_macs(table, profile) / rate
-    # A published speedup is that of the whole operator against the dense one, so it divides the dense time. Dividing
-    # the compressed bytes again would count the zeros twice.
-    waits = dense_bytes / np.array([level.sustained_bandwidth for level in profile.memory[1:]])
-    memory = waits.max(axis=2)
-    launch = np.where(fused, 0.0, profile.runtime.launch_us.value * 1e-6)
-    seconds = np.where(fused, 0.0, launch + np.maximum(compute, memory) / speedup)
-    return Times(seconds, launch, np.where(fused, 0.0, compute), np.where(fused, 0.0, memory), waits.argmax(axis=2))
 
+    def __init__(self, traits: OpTraits, profile: DeviceProfile) -> None:
+        peaks = {dtype: profile.peak(dtype).value for dtype in {op.dtype for op in traits.ops}}
+        self._rate = np.array([peaks[op.dtype] for op in traits.ops]) * profile.compute.utilisation.value
+        self._bandwidths = np.array([level.sustained_bandwidth for level in profile.memory[1:]])
+        self._launch_s = profile.runtime.launch_us.value * 1e-6
+        self._traits = traits
+        known = {str(dtype): step for dtype, step in profile.compute.channel_step.items()}
+        steps = [known.get(op.dtype) for op in traits.ops]
+        self._stepped = any(steps)
+        self._step_in, self._step_out = (
+            np.array([getattr(step, side) if step else 1 for step in steps], np.int64) for side in ("c_in", "c_out")
+        )
 
-def padded_macs(table: OpTable, profile: DeviceProfile) -> Floats:
-    """Return MACs with the channels rounded up to the device's steps, shape (n, ops).
+    def times(self, table: OpTable, dense_bytes: Floats, speedup: Floats, fused: NDArray[np.bool_]) -> Times:
+        """Predict the time of every operator of many versions.
 
-    Both channel counts of a group are rounded; of a depthwise convolution, whose groups are what runs side by side,
-    the number of channels is.
-    """
-    known = {str(dtype): step for dtype, step in profile.compute.channel_step.items()}
-    steps = [known.get(op.dtype) for op in table.ops]
-    macs = table.macs.astype(np.float64)
-    if not any(steps):
-        return macs
-    step_in, step_out = (
-        np.array([getattr(step, side) if step else 1 for step in steps], np.int64) for side in ("c_in", "c_out")
-    )
-    c_in, c_out = table.c_in // table.groups, table.c_out // table.groups
-    across = (c_in == 1) & (table.groups > 1)
-    depthwise = macs * _up(table.c_out, step_out) / np.maximum(table.c_out, 1)
-    grouped = macs * (_up(c_in, step_in) / np.maximum(c_in, 1)) * (_up(c_out, step_out) / np.maximum(c_out, 1))
-    padded: Floats = np.where(
-        (macs == 0) | kind_mask(table.ops, "attention", "recurrent"), macs, np.where(across, depthwise, grouped)
-    )
-    return padded
+        Args:
+            table: The operators.
+            dense_bytes: Bytes over each edge with zeros stored, shape (n, ops, levels - 1).
+            speedup: Dense time over sparse time, shape (n, ops).
+            fused: Which operators run inside an earlier one, shape (ops,).
+        """
+        compute = self.padded_macs(table) / self._rate
+        # A published speedup is that of the whole operator against the dense one, so it divides the dense time.
+        # Dividing the compressed bytes again would count the zeros twice.
+        waits = dense_bytes / self._bandwidths
+        memory = waits.max(axis=2)
+        launch = np.where(fused, 0.0, self._launch_s)
+        seconds = np.where(fused, 0.0, launch + np.maximum(compute, memory) / speedup)
+        return Times(seconds, launch, np.where(fused, 0.0, compute), np.where(fused, 0.0, memory), waits.argmax(axis=2))
+
+    def padded_macs(self, table: OpTable) -> Floats:
+        """Return MACs with the channels rounded up to the device's steps, shape (n, ops).
+
+        Both channel counts of a group are rounded; of a depthwise convolution, whose groups are what runs side by
+        side, the number of channels is.
+        """
+        macs = table.macs.astype(np.float64)
+        if not self._stepped:
+            return macs
+        c_in, c_out = table.c_in // table.groups, table.c_out // table.groups
+        across = (c_in == 1) & (table.groups > 1)
+        padded = macs * (_up(c_in, self._step_in) / np.maximum(c_in, 1))
+        padded = padded * (_up(c_out, self._step_out) / np.maximum(c_out, 1))
+        if across.any():
+            depthwise = macs * _up(table.c_out, self._step_out) / np.maximum(table.c_out, 1)
+            padded = np.where(across, depthwise, padded)
+        unchanged = (macs == 0) | self._traits.of_kind("attention", "recurrent")
+        return np.where(unchanged, macs, padded)
 
 
 def _op_latency(n: int, name: str, times: Times, traffic: Traffic, profile: DeviceProfile) -> OpLatency:

@@ -10,10 +10,11 @@ from math import ceil, log2
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoprune.cost.extents import Floats, Ints
 from autoprune.cost.table import DENSE, OpTable
+from autoprune.cost.traits import OpTraits
+from autoprune.cost.workload import Op
 from autoprune.spec.config import n_of_m
 from autoprune.spec.hardware import DeviceProfile, Format, SparseSupport
 
@@ -61,58 +62,61 @@ class SavingsTable:
         )
 
 
-def savings_of(table: OpTable, profile: DeviceProfile, runtime: str | None = None) -> SavingsTable:
-    """Return what the zeros in the weights save.
+class SavingsModel:
+    """What zeros save on one device, for versions of a network that run the same operators.
 
     Args:
-        table: Operators, with patterns and densities.
+        traits: The operators.
         profile: The device.
         runtime: Only entries of this runtime count; None: of any.
     """
-    shape = np.broadcast_shapes(table.pattern.shape, table.macs.shape)
-    factor, speedup = np.ones(shape), np.ones(shape)
-    macs = np.broadcast_to(table.macs, shape).astype(np.float64)
-    support = np.full(shape, -1, np.int64)
-    masked = (table.pattern != DENSE) & (table.density < 1)
-    for number, entry in enumerate(profile.sparse_support) if masked.any() else ():
-        if runtime not in (None, entry.runtime) or entry.pattern not in table.patterns:
-            continue
-        listed = masked & (table.pattern == table.patterns.index(entry.pattern)) & (support < 0) & _fits(table, entry)
-        if not listed.any():
-            continue
-        bits = np.array([8 * op.itemsize for op in table.ops])
-        row, taps = _row(table), np.array([op.kernel[0] * op.kernel[1] for op in table.ops])
-        stored = format_factor(entry.format, table.density, bits, entry.pattern, row, table.c_out, taps)
-        factor = np.where(listed, stored, factor)
-        speedup = np.where(listed, entry.speedup.value, speedup)
-        macs = np.where(listed, table.macs * table.density, macs)
-        support = np.where(listed, number, support)
-    return SavingsTable(factor, macs, speedup, support)
+
+    def __init__(self, traits: OpTraits, profile: DeviceProfile, runtime: str | None = None) -> None:
+        self._traits = traits
+        self._entries = [
+            (number, entry, np.array([_covers(entry, op) for op in traits.ops], np.bool_))
+            for number, entry in enumerate(profile.sparse_support)
+            if runtime in (None, entry.runtime)
+        ]
+
+    def of(self, table: OpTable) -> SavingsTable:
+        """Return the savings of every operator of every version in ``table``, with its patterns and densities."""
+        shape = np.broadcast_shapes(table.pattern.shape, table.macs.shape)
+        factor, speedup = np.ones(shape), np.ones(shape)
+        macs = np.empty(shape)
+        macs[:] = table.macs
+        support = np.full(shape, -1, np.int64)
+        masked = (table.pattern != DENSE) & (table.density < 1)
+        if self._entries and masked.any():
+            taps = self._traits.taps
+            row = table.c_in // table.groups * taps  # inputs of one output channel, kernel places included
+            for number, entry, covered in self._entries:
+                if entry.pattern not in table.patterns:
+                    continue
+                listed = masked & (table.pattern == table.patterns.index(entry.pattern)) & (support < 0) & covered
+                listed = listed & ((table.c_out >= entry.min_rows) & (row >= entry.min_cols))
+                listed = listed & (1 - table.density >= entry.min_sparsity)
+                if not listed.any():
+                    continue
+                bits = 8 * self._traits.itemsize
+                stored = format_factor(entry.format, table.density, bits, entry.pattern, row, table.c_out, taps)
+                factor = np.where(listed, stored, factor)
+                speedup = np.where(listed, entry.speedup.value, speedup)
+                macs = np.where(listed, table.macs * table.density, macs)
+                support = np.where(listed, number, support)
+        return SavingsTable(factor, macs, speedup, support)
 
 
-def _row(table: OpTable) -> Ints:
-    """Return the inputs of one output channel, kernel places included."""
-    taps = np.array([op.kernel[0] * op.kernel[1] for op in table.ops], np.int64)
-    row: Ints = table.c_in // table.groups * taps
-    return row
-
-
-def _fits(table: OpTable, entry: SparseSupport) -> NDArray[np.bool_]:
-    kinds = {"conv": "conv", "gemm": "linear"}
-    op_fits = np.array(
-        [
-            op.weight_name is not None
-            and not op.transposed
-            and kinds.get(op.kind) in entry.ops
-            and op.dtype in entry.dtypes
-            and (entry.max_kernel is None or max(op.kernel) <= entry.max_kernel)
-            for op in table.ops
-        ],
-        np.bool_,
+def _covers(entry: SparseSupport, op: Op) -> bool:
+    """Say whether an entry of the profile is for such an operator, whatever its sizes."""
+    kind = {"conv": "conv", "gemm": "linear"}.get(op.kind)
+    return (
+        op.weight_name is not None
+        and not op.transposed
+        and kind in entry.ops
+        and op.dtype in entry.dtypes
+        and (entry.max_kernel is None or max(op.kernel) <= entry.max_kernel)
     )
-    large = (table.c_out >= entry.min_rows) & (_row(table) >= entry.min_cols)
-    fits: NDArray[np.bool_] = op_fits & large & (1 - table.density >= entry.min_sparsity)
-    return fits
 
 
 def format_factor(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoprune.cost.extents import Floats, Ints
+from autoprune.cost.traits import OpTraits
 from autoprune.cost.workload import Op, Workload
 
 FIELDS = ("N", "c_in", "c_out", "groups", "H", "W", "E", "F")
@@ -26,7 +25,7 @@ class OpTable:
     Arrays have shape (n, ops), or (1, ops) where all versions are alike.
 
     Attributes:
-        ops: The operators of one version, for what does not change: kinds, kernels, types, who reads what.
+        traits: What does not change: kinds, kernels, types, who reads what.
         outputs: Activations that the model returns.
         batch: Of the workload.
         dtype: Of the workload.
@@ -48,7 +47,7 @@ class OpTable:
         tensor_bytes: Bytes of the activations, shape (n or 1, activations).
     """
 
-    ops: tuple[Op, ...]
+    traits: OpTraits
     outputs: tuple[int, ...]
     batch: int
     dtype: str
@@ -69,6 +68,11 @@ class OpTable:
     patterns: tuple[str, ...]
     tensor_bytes: Ints
 
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The operators of one version, for what does not change."""
+        return self.traits.ops
+
 
 def table_of(workload: Workload) -> OpTable:
     """Return the table of a single version, as it was recorded."""
@@ -79,7 +83,7 @@ def table_of(workload: Workload) -> OpTable:
         return np.array([[getattr(op, name) for op in ops]], np.int64)
 
     return OpTable(
-        ops=ops,
+        traits=OpTraits(ops),
         outputs=workload.outputs,
         batch=workload.batch,
         dtype=workload.dtype,
@@ -91,22 +95,18 @@ def table_of(workload: Workload) -> OpTable:
     )
 
 
-def product_macs(ops: Sequence[Op], sizes: Any) -> Ints:
+def product_macs(traits: OpTraits, sizes: Any) -> Ints:
     """Return the multiply-adds of products from their dimensions: anything with the dimensions of :class:`OpTable`.
 
     A recurrent network keeps those that were recorded: no group reaches into it.
     """
-    transposed = np.array([op.transposed for op in ops], np.bool_)
-    taps = np.array([op.kernel[0] * op.kernel[1] for op in ops], np.int64)
-    recorded = np.array([op.macs for op in ops], np.int64)
-    positions = np.where(transposed, sizes.H * sizes.W, sizes.E * sizes.F)
-    products = sizes.N * (sizes.c_in // sizes.groups) * sizes.c_out * taps * positions
-    of_attention = sizes.N * sizes.E * (sizes.c_in + sizes.c_out)
-    others = np.where(kind_mask(ops, "attention"), of_attention, recorded)
-    macs: Ints = np.where(kind_mask(ops, "conv", "gemm"), products, others)
+    positions = sizes.E * sizes.F
+    if traits.transposed.any():
+        positions = np.where(traits.transposed, sizes.H * sizes.W, positions)
+    products = sizes.N * (sizes.c_in // sizes.groups) * sizes.c_out * traits.taps * positions
+    others = traits.recorded_macs
+    attention = traits.of_kind("attention")
+    if attention.any():
+        others = np.where(attention, sizes.N * sizes.E * (sizes.c_in + sizes.c_out), others)
+    macs: Ints = np.where(traits.of_kind("conv", "gemm"), products, others)
     return macs
-
-
-def kind_mask(ops: Sequence[Op], *kinds: str) -> NDArray[np.bool_]:
-    """Say which operators are of some kinds, shape (ops,)."""
-    return np.array([op.kind in kinds for op in ops], np.bool_)

@@ -98,6 +98,19 @@ class _Tiles:
     room: Floats
     each: Floats
     fits: Floats
+    filters: Floats
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What holds of one group whatever the tiles: inputs of a filter, weight bytes, MACs, output bytes, and bounds."""
+
+    inner: Ints
+    weights: Floats
+    macs: Ints
+    stored: Floats
+    compulsory: Floats
+    untiled: Floats
 
 
 class TileSearch:
@@ -121,23 +134,41 @@ class TileSearch:
         # With the weights held on chip nothing is gained from several images at a time.
         self._held = self._list(windows, [(1, True)] * len(windows))
 
-    def search(self, t: Tensors) -> TiledBytes:
-        """Return the traffic of each operator.
+    def models(self, t: Tensors, *weight_bytes: Floats) -> list[Floats]:
+        """Return the traffic of each operator by the best tiling, bytes of one group, shape (n, operators).
 
-        Sources: the loop order is that of the Eyeriss row-stationary mapping; the bound is Chen et al., HPCA 2020
-        (arXiv 1911.05662), with the window reuse averaged over the image, which holds under padding too.
+        Source: the loop order is that of the Eyeriss row-stationary mapping.
+
+        Args:
+            t: The sizes.
+            weight_bytes: Of one stored weight, as in ``t``; for each the traffic is returned.
         """
+        arounds = [self._around(t._replace(weight_bytes=each)) for each in weight_bytes]
+        plane = t.N * t.c_in * self._columns * t.input_bytes
+        searched = self._best(t, plane, arounds[0].inner * self._element, [around.weights for around in arounds])
+        return [
+            np.maximum(np.minimum(best + around.stored, around.untiled), around.compulsory)
+            for best, around in zip(searched, arounds, strict=True)
+        ]
+
+    def search(self, t: Tensors) -> TiledBytes:
+        """Return the traffic of each operator and what stands around it.
+
+        Source of the lower bound: Chen et al., HPCA 2020 (arXiv 1911.05662), with the window reuse averaged over the
+        image, which holds under padding too.
+        """
+        around = self._around(t)
+        lower = np.maximum(around.compulsory, self._bound(t, around.macs))
+        return TiledBytes(self.models(t, t.weight_bytes)[0], lower, around.compulsory, around.untiled)
+
+    def _around(self, t: Tensors) -> _Around:
         inner = t.c_in * self._taps
         x, w = t.N * t.c_in * self._area, t.c_out * inner
         macs = t.N * w * self._places
         stored = t.outputs * t.output_bytes
         compulsory = x * t.input_bytes + w * t.weight_bytes + stored
         untiled = macs * (t.input_bytes + t.weight_bytes) + stored
-        plane = t.N * t.c_in * self._columns * t.input_bytes
-        searched = self._best(t, plane, w * t.weight_bytes, inner * self._element)
-        model = np.maximum(np.minimum(searched + stored, untiled), compulsory)
-        lower = np.maximum(compulsory, self._bound(t, macs))
-        return TiledBytes(model, lower, compulsory, untiled)
+        return _Around(inner, w * t.weight_bytes, macs, stored, compulsory, untiled)
 
     def _bound(self, t: Tensors, macs: Ints) -> Floats:
         smallest = np.minimum(self._element, self._accumulator)
@@ -148,26 +179,34 @@ class TileSearch:
         bound: Floats = np.where(whole, 2 * macs / np.sqrt(reuse * self._capacity / smallest) * cheapest, 0.0)
         return bound
 
-    def _best(self, t: Tensors, plane: Floats, weights: Floats, held_bytes: Ints) -> Floats:
-        """Return input and weight bytes by the best tiles, shape (n, operators); infinite where none fits."""
-        shape = np.broadcast_shapes(plane.shape, weights.shape, np.shape(t.c_out))
-        full: list[Any] = [np.broadcast_to(value, shape) for value in (t.N, t.c_out, plane, weights, held_bytes)]
-        rows = max(1, _CHUNK // max(len(self._streamed.owner), 1))
-        parts = [self._best_rows(*(value[i : i + rows] for value in full)) for i in range(0, shape[0], rows)]
-        return np.concatenate(parts)
+    def _best(self, t: Tensors, plane: Floats, held_bytes: Ints, weights: Sequence[Floats]) -> list[Floats]:
+        """Return for each bytes of the weights those of inputs and weights by the best tiles, shape (n, operators).
 
-    def _best_rows(self, images: Ints, c_out: Ints, plane: Floats, weights: Floats, held_bytes: Ints) -> Floats:
+        They are infinite where none fits.
+        """
+        values: list[Any] = [t.N, t.c_out, plane, held_bytes, *weights]
+        count = max(map(len, values))
+        rows = max(1, _CHUNK // max(len(self._streamed.owner), 1))
+        if count <= rows:
+            return self._best_rows(*values)
+        parts = [
+            self._best_rows(*(value if len(value) == 1 else value[i : i + rows] for value in values))
+            for i in range(0, count, rows)
+        ]
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+    def _best_rows(self, images: Ints, c_out: Ints, plane: Floats, held_bytes: Ints, *weights: Floats) -> list[Floats]:
         s, h = self._streamed, self._held
-        filters = np.floor(s.room / s.each)
         again = -(-images[:, s.owner] // s.images) * s.fold
-        moved = np.ceil(c_out[:, s.owner] / filters) * (plane[:, s.owner] * s.read) + again * weights[:, s.owner]
-        streamed = np.minimum.reduceat(moved + s.fits, s.starts, axis=1)
+        streamed = np.ceil(c_out[:, s.owner] / s.filters) * (plane[:, s.owner] * s.read)
         filters = np.floor(h.room / (h.each + held_bytes[:, h.owner]))
         none = np.where(filters >= 1, h.fits, np.inf)
-        moved = np.ceil(c_out[:, h.owner] / np.maximum(filters, 1)) * (plane[:, h.owner] * h.read)
-        held = np.minimum.reduceat(moved + none, h.starts, axis=1) + weights
-        best: Floats = np.minimum(streamed, held)
-        return best
+        held = np.ceil(c_out[:, h.owner] / np.maximum(filters, 1)) * (plane[:, h.owner] * h.read)
+        held = np.minimum.reduceat(held + none, h.starts, axis=1)
+        return [
+            np.minimum(np.minimum.reduceat(streamed + again * each[:, s.owner] + s.fits, s.starts, axis=1), held + each)
+            for each in weights
+        ]
 
     def _list(self, windows: Sequence[Window], images: Sequence[tuple[int, bool]]) -> _Tiles:
         owner: list[Ints] = []
@@ -201,6 +240,7 @@ class TileSearch:
             room=whole[3],
             each=whole[4],
             fits=whole[5],
+            filters=np.floor(whole[3] / whole[4]),
         )
 
 

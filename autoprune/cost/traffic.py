@@ -100,15 +100,17 @@ def traffic_of(workload: Workload, profile: DeviceProfile, runtime: str | None =
     """
     table = table_of(workload)
     moved = TrafficModel(table, profile, runtime, warm).moved(table, bounds=True)
+    around = moved.bounds
+    assert around is not None
     ops = tuple(
         OpTraffic(
             name=op.name,
             kind=op.kind,
             level_bytes=tuple(moved.level_bytes[0, step].tolist()),
             dense_level_bytes=tuple(moved.dense_level_bytes[0, step].tolist()),
-            lower_bound_bytes=float(moved.lower_bound[0, step]),
-            compulsory_bytes=float(moved.compulsory[0, step]),
-            untiled_bytes=float(moved.untiled[0, step]),
+            lower_bound_bytes=float(around.lower[0, step]),
+            compulsory_bytes=float(around.compulsory[0, step]),
+            untiled_bytes=float(around.untiled[0, step]),
             savings=moved.savings.at(0, step, profile),
             fused=bool(moved.fused[step]),
         )

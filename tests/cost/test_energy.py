@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autoprune.cost.energy import DenseReference, estimate_energy
-from autoprune.cost.roofline import padded_macs, predict_latency
+from autoprune.cost.roofline import Roofline, predict_latency
 from autoprune.cost.table import table_of
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import Op, Workload
@@ -100,7 +100,8 @@ def test_channels_are_padded_to_the_steps_of_the_device() -> None:
     smooth = PI.model_copy(update={"compute": PI.compute.model_copy(update={"channel_step": {}})})
 
     def padded(op: Op, profile: DeviceProfile = stepped) -> float:
-        return padded_macs(table_of(Workload((op,), 1, "float32")), profile).item()
+        table = table_of(Workload((op,), 1, "float32"))
+        return Roofline(table.traits, profile).padded_macs(table).item()
 
     assert padded(conv(63, 63)) == pytest.approx(conv(64, 64).macs)
     assert padded(conv(49, 49)) == pytest.approx(conv(64, 64).macs)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from autoprune.cost.calibrate.fitting import Samples
-from autoprune.cost.roofline import padded_macs
+from autoprune.cost.roofline import Roofline
 from autoprune.cost.table import table_of
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import workload_of
@@ -113,7 +113,8 @@ def features(layer: nn.Module, example: torch.Tensor, profile: DeviceProfile) ->
     if len(workload.ops) != 1:
         raise MeterError(f"a layer runs as {len(workload.ops)} operators where one is needed; leave it out")
     traffic = traffic_of(workload, profile)
-    padded = padded_macs(table_of(workload), profile)
+    table = table_of(workload)
+    padded = Roofline(table.traits, profile).padded_macs(table)
     return float(workload.macs), float(padded[0, 0]), tuple(float(x) for x in traffic.ops[0].dense_level_bytes)
 
 

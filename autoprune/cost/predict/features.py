@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from autoprune.cost.extents import Floats, Ints
-from autoprune.cost.table import OpTable, kind_mask
+from autoprune.cost.table import OpTable
 from autoprune.cost.workload import Op
 
 STEPS = (4, 8, 16, 32)
@@ -37,8 +37,9 @@ class KernelFeatures:
     def __init__(self, dense: OpTable, share: Floats) -> None:
         ops = dense.ops
         self._share = share
-        self._products = np.flatnonzero(kind_mask(ops, *_PRODUCTS) & (share > 0))
-        self._others = np.flatnonzero(~kind_mask(ops, *_PRODUCTS) & (share > 0))
+        products = dense.traits.of_kind(*_PRODUCTS)
+        self._products = np.flatnonzero(products & (share > 0))
+        self._others = np.flatnonzero(~products & (share > 0))
         self._in_class, self._other_class = (_classes(ops, at) for at in (self._products, self._others))
         self._dense = _whole(_work(dense, self._products)), _whole(_work(dense, self._others, products=False))
         self.family = np.array(
