@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,10 +12,14 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from autoprune.errors import ConfigError, UsageError
+from autoprune.graph.blocks import is_within
 from autoprune.graph.groups import ModelGraph
+from autoprune.graph.trace import check_inputs, output_tensors
 from autoprune.pruning.granularity import DEPTH, granularity
 from autoprune.pruning.scores import ScoreBook
+from autoprune.pruning.surgery import cut
 from autoprune.spec.config import PruningConfig
+from autoprune.training.methods import GradualPruning, Method
 from autoprune.training.schedules import OneShotSchedule, Schedule
 
 
@@ -65,11 +70,8 @@ def check_optimizer(
     for name, choice in config.choices():
         layers: Iterable[str] = (name,)
         if choice.granularity == DEPTH:
-            raise ConfigError(
-                f"stage {name!r} loses whole blocks, which no schedule can do little by little; "
-                "take the entry out, and remove the blocks before: apply a config with the depth entries alone"
-            )
-        if granularity(choice.granularity).removed:
+            layers = [layer for block in graph.stages[name].blocks for layer in block.layers]
+        elif granularity(choice.granularity).removed:
             layers = graph.groups[name].layers
         for layer in layers:
             if id(model.get_parameter(graph.layer(layer).weight)) not in held:
@@ -77,6 +79,80 @@ def check_optimizer(
                     f"the config prunes layer {layer!r}, whose weight the optimizer does not hold; build the optimizer "
                     "from the parameters of this very model, or take the layer out of the config"
                 )
+
+
+def check_blocks(
+    config: PruningConfig, graph: ModelGraph, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    """Check that the blocks of the config's stages are identities once all their parameters are zero, by running them.
+
+    Args:
+        config: Already checked.
+        graph: Of the model.
+        model: Not changed.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+
+    Raises:
+        ConfigError: Names the stage, or the weight that a block shares with the rest of the model.
+    """
+    for name in [name for name, choice in config.choices() if choice.granularity == DEPTH]:
+        blocks = {block.name: block.length for block in graph.stages[name].blocks}
+        _check_own_weights(model, blocks)
+        masked = copy.deepcopy(model).eval()
+        without = cut(masked, {}, blocks)
+        with torch.no_grad():
+            for parameter, weight in masked.named_parameters():
+                if is_within(parameter, blocks):
+                    weight.zero_()
+        found, wanted = (output_tensors(check_inputs(each, args, kwargs)) for each in (masked, without))
+        if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(found, wanted, strict=True)):
+            raise ConfigError(
+                f"stage {name!r}: a block of it is more than the identity when its weights are zero, so it cannot be "
+                "masked while it trains; use autoprune.apply, or take the entry out"
+            )
+
+
+def _check_own_weights(model: nn.Module, blocks: Collection[str]) -> None:
+    outside = {id(weight) for name, weight in _all_names(model) if not is_within(name, blocks)}
+    for name, weight in _all_names(model):
+        if is_within(name, blocks) and id(weight) in outside:
+            raise ConfigError(
+                f"{name!r} belongs to a block that may go and is shared with a part of the model that stays; "
+                "take the block's entry out of the config"
+            )
+
+
+def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return model.named_parameters(remove_duplicate=False)
+
+
+def check_arguments(schedule: Schedule, method: Method, remove: str) -> None:
+    """Check what :class:`autoprune.Sparsifier` was given, before anything is looked at.
+
+    Raises:
+        UsageError: Says which argument, what it is, and what it may be.
+    """
+    if not isinstance(schedule, Schedule):
+        raise UsageError(f"schedule is {type(schedule).__name__}; give a schedule such as CubicSchedule")
+    if remove not in ("end", "now"):
+        raise UsageError(f"remove is {remove!r}; give 'end' or 'now'")
+    if remove == "now" and not method.removes_at_once:
+        raise UsageError(f"method {method.key!r} keeps a tensor per weight; use remove='end'")
+
+
+def check_method(config: PruningConfig, method: Method) -> None:
+    """Check that a method has something to do.
+
+    Raises:
+        ConfigError: The config has residual blocks alone, which the config's criteria choose.
+    """
+    entries = [choice.granularity for _, choice in config.choices()]
+    if entries and set(entries) == {DEPTH} and not isinstance(method, GradualPruning):
+        raise ConfigError(
+            f"method {method.key!r} chooses weights, channels or heads, and the config has only residual blocks; "
+            "use 'gradual'"
+        )
 
 
 def check_data(config: PruningConfig, book: ScoreBook) -> None:

@@ -5,21 +5,31 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.deploy.achieved import Achieved, compare
-from autoprune.deploy.fitting import check_data, check_optimizer, check_thresholds, plain_model, plain_optimizer
+from autoprune.deploy.fitting import (
+    check_arguments,
+    check_blocks,
+    check_data,
+    check_method,
+    check_optimizer,
+    check_thresholds,
+    plain_model,
+    plain_optimizer,
+)
 from autoprune.deploy.remaining import Remaining
 from autoprune.deploy.sparsity import SparsityReport, report_of
 from autoprune.deploy.state import SparsifierState, check_masks, check_state, pack_state, settings_of, unpack_state
 from autoprune.errors import ConfigError, UsageError
-from autoprune.graph.groups import layers_alone
+from autoprune.graph.groups import ModelGraph, layers_alone
 from autoprune.graph.trace import check_inputs, evaluation_mode, output_tensors
-from autoprune.pruning.granularity import granularity
-from autoprune.pruning.plan import check_config, plan_units
+from autoprune.pruning.granularity import DEPTH, granularity
+from autoprune.pruning.plan import blocks_that_go, check_config, plan_units
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
 from autoprune.pruning.shrink import shrink
@@ -71,7 +81,7 @@ class Sparsifier:
         batches: Calibration data, where criteria need data: a list, a loader or a function.
         loss: ``loss(model, batch)``, where criteria need gradients.
         remove: "end": channels are masked, and removed by :meth:`finalize`. "now": they are cut out of model and
-            optimizer at every change of masks.
+            optimizer at every change of masks. Residual blocks are masked, all their parameters zero, either way.
 
     Attributes:
         achieved: After :meth:`finalize`: what the smaller network was compared with, and where it differs.
@@ -144,37 +154,30 @@ class Sparsifier:
         remove: str,
     ) -> None:
         """Check everything; nothing is changed yet."""
-        if not isinstance(schedule, Schedule):
-            raise UsageError(f"schedule is {type(schedule).__name__}; give a schedule such as CubicSchedule")
-        if remove not in ("end", "now"):
-            raise UsageError(f"remove is {remove!r}; give 'end' or 'now'")
-        if remove == "now" and not method.removes_at_once:
-            raise UsageError(f"method {method.key!r} keeps a tensor per weight; use remove='end'")
+        check_arguments(schedule, method, remove)
         self.model = plain_model(model)
-        self.config = config
-        self.schedule = schedule
-        self.method = method
-        self.remove = remove
-        self._data = data
-        self.achieved: Achieved | None = None
-        self._followers: list[nn.Module] = []
         if remove == "now" and self.model is not model:
             raise UsageError(
                 "remove='now' changes shapes under a wrapper; use remove='end', or wrap the finished model"
             )
-        optimizer = plain_optimizer(optimizer)
-        removing = any(granularity(choice.granularity).removed for _, choice in config.choices())
+        self.config = config
+        self.schedule = schedule
+        self.method = method
+        self.remove = remove
+        self.achieved: Achieved | None = None
+        self._data = data
         self._args = positional(data.example_inputs)
         self._kwargs: Mapping[str, Any] = data.example_inputs if isinstance(data.example_inputs, Mapping) else {}
-        if removing and (self._args or self._kwargs):
-            graph, _ = proven_groups(copy.deepcopy(self.model).eval(), self._args, self._kwargs, config.seed)
-        else:
-            graph = layers_alone(self.model, "their coupling is found by running the model; give example_inputs=")
+        self._followers: list[nn.Module] = []
+        self._masks = Masks()
+        optimizer = plain_optimizer(optimizer)
+        graph = self._traced()
         check_config(config, graph)
         check_optimizer(config, graph, self.model, optimizer)
         check_thresholds(config, schedule)
+        check_method(config, method)
+        check_blocks(config, graph, self.model, self._args, self._kwargs)
         check_data(config, ScoreBook(data.evidence(self.model, graph, config.seed)))
-        self._masks = Masks()
         self._remaining = Remaining(graph)
         self.training = Training(
             self.model,
@@ -185,12 +188,24 @@ class Sparsifier:
             dict(self.model.named_parameters()),
             units_of(config, graph),
         )
-        method.start(self.training)
+        self._hook(optimizer)
+
+    def _traced(self) -> ModelGraph:
+        """Return the model's graph; its layers alone where nothing is to be removed, or no inputs are there."""
+        removing = any(granularity(choice.granularity).removed for _, choice in self.config.choices())
+        if not removing or not (self._args or self._kwargs):
+            return layers_alone(self.model, "their coupling is found by running the model; give example_inputs=")
+        graph, _ = proven_groups(copy.deepcopy(self.model).eval(), self._args, self._kwargs, self.config.seed)
+        return graph
+
+    def _hook(self, optimizer: torch.optim.Optimizer) -> None:
+        method, training = self.method, self.training
+        method.start(training)
         self._hold = Hold(
             optimizer,
-            on_gradient=lambda: method.on_gradient(self.training),
-            after_step=lambda: method.after_step(self.training),
-            before_forward=lambda: method.before_forward(self.training),
+            on_gradient=lambda: method.on_gradient(training),
+            after_step=lambda: method.after_step(training),
+            before_forward=lambda: method.before_forward(training),
         )
         self._look = EvaluationLook(self.model, self._settle, self._training_mode) if method.noisy else None
 
@@ -307,7 +322,7 @@ class Sparsifier:
             schedule=repr(self.schedule),
             method=self.method.key,
             remove=self.remove,
-            masks=Masks(self._remaining.removed(self._masks.gone), self._masks.patterns, self._masks.granularities),
+            masks=replace(self._masks, gone=self._remaining.removed(self._masks.gone)),
             method_state=self.method.state_dict(),
             settings=settings_of(self.method),
         )
@@ -336,7 +351,7 @@ class Sparsifier:
             gone = {}
         self.training.step = self._hold.steps = found.step
         self.method.load_state_dict(found.method_state)
-        self._set_masks(Masks(gone, found.masks.patterns, found.masks.granularities))
+        self._set_masks(replace(found.masks, gone=gone))
         self._training_mode()
 
     def _update(self) -> None:
@@ -345,13 +360,14 @@ class Sparsifier:
         config = config_at(self.config, self._wanted)
         with self.settled(), evaluation_mode(self.model):
             book = ScoreBook(self._data.evidence(self.model, training.graph, self.config.seed))
-            held = HeldScores(book, training.kept, self._masks.gone)
+            held = HeldScores(book, training.kept, self._masks.gone, self._masks.blocks)
             plan = plan_units(config, training.graph, self.method.scores(training) or held)
+            plan = replace(plan, skipped=blocks_that_go(config, training.graph, held))
         masks = agreed(masks_of(plan, training.graph), training.graph)
         if self.remove == "now" and masks.gone:
             shrunk = plan_of(masks, training.graph)
             self._cut(masks.gone)
-            masks = Masks({}, dict(shrunk.masks), masks.granularities)
+            masks = replace(masks, gone={}, patterns=dict(shrunk.masks))
         self._set_masks(masks)
         with torch.no_grad():
             self.method.after_update(training)
@@ -360,7 +376,7 @@ class Sparsifier:
         if choice.threshold is not None:
             return self.schedule.sparsity(self.steps, 1.0)
         sparsity = self.schedule.sparsity(self.steps, choice.fraction)
-        if self.remove == "now" and granularity(choice.granularity).removed:
+        if self.remove == "now" and choice.granularity != DEPTH and granularity(choice.granularity).removed:
             return self._remaining.still_to_go(name, sparsity)  # what is cut already counts
         return sparsity
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from autoprune.graph.groups import ModelGraph
+from autoprune.pruning.granularity import DEPTH
 from autoprune.pruning.plan import Plan
 from autoprune.training.methods import Training
 from autoprune.training.units import Units
@@ -20,7 +21,8 @@ class LayerSparsity:
     Attributes:
         granularity: As in the config.
         wanted: What the config asks for; NaN where a threshold decides.
-        masked: Fraction that is masked or removed: of channels or heads, or of the weights in the channels that stay.
+        masked: Fraction that is masked or removed: of channels, heads or blocks, or of the weights in the channels that
+            stay.
         zero: Likewise, the fraction that is zero, masked or not: with L1 or group lasso it grows before any mask does.
     """
 
@@ -74,6 +76,11 @@ def report_of(training: Training, dense: ModelGraph, removed: Mapping[str, Tenso
             zero = float((left == 0).double().mean())
         key = f"{units.name} {units.choice.granularity}"
         layers[key] = LayerSparsity(units.choice.granularity, units.choice.fraction, masked, zero)
+    for name, choice in training.config.choices():
+        if choice.granularity == DEPTH:
+            stage = dense.stages[name]
+            gone = sum(block.name in plan.skipped for block in stage.blocks) / stage.depth
+            layers[f"{name} {DEPTH}"] = LayerSparsity(DEPTH, choice.fraction, gone, gone)
     return SparsityReport(training.step, layers)
 
 

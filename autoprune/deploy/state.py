@@ -56,6 +56,7 @@ def pack_state(state: SparsifierState) -> dict[str, Any]:
         "masks": {name: packed(mask) for name, mask in state.masks.patterns.items()},
         "shapes": {name: list(mask.shape) for name, mask in state.masks.patterns.items()},
         "granularities": dict(state.masks.granularities),
+        "blocks": dict(state.masks.blocks),
         "method_state": dict(state.method_state),
         "settings": dict(state.settings or {}),
     }
@@ -74,7 +75,10 @@ def unpack_state(state: Mapping[str, Any]) -> SparsifierState:
             name: unpacked(bits.cpu(), tuple(state["shapes"][name])) for name, bits in state["masks"].items()
         }
         masks = Masks(
-            {name: units.cpu().long() for name, units in state["gone"].items()}, patterns, dict(state["granularities"])
+            {name: units.cpu().long() for name, units in state["gone"].items()},
+            patterns,
+            dict(state["granularities"]),
+            dict(state.get("blocks", {})),  # a state of an older version has none
         )
         return SparsifierState(
             int(state["step"]),
@@ -132,6 +136,10 @@ def check_masks(state: SparsifierState, dense: ModelGraph, cut: bool) -> None:
     Raises:
         ConfigError: Names the group or the weight.
     """
+    known = {block.name: block.length for stage in dense.stages.values() for block in stage.blocks}
+    for name, length in state.masks.blocks.items():
+        if known.get(name) != length:
+            raise ConfigError(f"the state removes block {name!r} that this model lacks; load it into the same model")
     taken: dict[tuple[str, int], set[int]] = {}
     for name, units in state.masks.gone.items():
         if not units.numel():

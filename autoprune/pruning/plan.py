@@ -16,7 +16,7 @@ from autoprune.graph.groups import Layer, ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.granularity import DEPTH, granularity, lowest, removed_count, unit_sums
-from autoprune.pruning.scores import ScoreBook, Scores, pattern_scores, units_below
+from autoprune.pruning.scores import BlockScores, ScoreBook, Scores, pattern_scores, units_below
 from autoprune.spec.config import LayerChoice, PruningConfig
 
 Cuts = Mapping[tuple[str, int], Tensor]
@@ -189,7 +189,7 @@ def make_plan(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> Plan
     """
     check_config(config, graph)
     plan = plan_units(config, graph, book)
-    skipped = _skipped(config, graph, book)
+    skipped = blocks_that_go(config, graph, book)
     if not skipped:
         return plan
     left = {name: mask for name, mask in plan.masks.items() if not is_within(name, skipped)}
@@ -237,7 +237,12 @@ def blocks_gone(stage: Stage, fraction: float) -> int:
     return min(removed_count(stage.depth, fraction), stage.units)
 
 
-def _skipped(config: PruningConfig, graph: ModelGraph, book: ScoreBook) -> dict[str, int]:
+def blocks_that_go(config: PruningConfig, graph: ModelGraph, book: BlockScores) -> dict[str, int]:
+    """Decide residual blocks: block name to :attr:`autoprune.graph.skip.Skip.length`, for a config that was checked.
+
+    Raises:
+        ConfigError: Scores cannot be computed.
+    """
     gone: dict[str, int] = {}
     for name, choice in config.choices():
         if choice.granularity != DEPTH:

@@ -36,6 +36,14 @@ class Scores(Protocol):
         ...
 
 
+class BlockScores(Protocol):
+    """What decides which residual blocks go."""
+
+    def block_scores(self, criterion: str, stage: Stage) -> Tensor:
+        """Return the scores of a stage's blocks, shape (blocks,)."""
+        ...
+
+
 @dataclass
 class ScoreBook:
     """All scores of one dense model, and what compensation must know of it.

@@ -1,4 +1,4 @@
-"""What is pruned so far, in the shapes of the network that trains: removed units of groups, and weight patterns."""
+"""What is pruned so far, in the shapes of the network that trains: units of groups, weight patterns, whole blocks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from autoprune.graph.blocks import is_within
 from autoprune.graph.groups import ModelGraph
 from autoprune.graph.rules import SIZE
 from autoprune.pruning.plan import Plan, cuts_of
@@ -22,11 +23,13 @@ class Masks:
         gone: Group name to the units that go, ascending, shape (count,).
         patterns: Weight name to the kept weights, bool, in the shape of the weight.
         granularities: Weight name to the granularity of its pattern.
+        blocks: Residual block that goes to :attr:`autoprune.graph.skip.Skip.length`.
     """
 
     gone: Mapping[str, Tensor] = field(default_factory=dict)
     patterns: Mapping[str, Tensor] = field(default_factory=dict)
     granularities: Mapping[str, str] = field(default_factory=dict)
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
 
 def masks_of(plan: Plan, graph: ModelGraph) -> Masks:
@@ -49,7 +52,7 @@ def masks_of(plan: Plan, graph: ModelGraph) -> Masks:
         ]
         whole[np.ix_(*kept_places)] = mask.cpu()
         patterns[name] = whole
-    return Masks(gone, patterns, dict(plan.patterns))
+    return Masks(gone, patterns, dict(plan.patterns), dict(plan.skipped))
 
 
 def plan_of(masks: Masks, graph: ModelGraph) -> Plan:
@@ -57,18 +60,20 @@ def plan_of(masks: Masks, graph: ModelGraph) -> Plan:
     cuts = cuts_of(graph, masks.gone)
     left = {}
     for name, mask in masks.patterns.items():
+        if is_within(name, masks.blocks):
+            continue
         for dim in range(mask.dim()):
             if (name, dim) in cuts:
                 mask = mask.index_select(dim, cuts[name, dim])
         left[name] = mask
-    return Plan(cuts, left, masks.granularities)
+    return Plan(cuts, left, {name: masks.granularities[name] for name in left}, skipped=masks.blocks)
 
 
 def kept_weights(masks: Masks, graph: ModelGraph, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return for every parameter that loses something its kept entries, bool, same shape and device.
 
     Of a group's units everything is zeroed: where they are made, what goes along, and where they are read. Zero where
-    they are read is what makes the later removal exact.
+    they are read is what makes the later removal exact. A block is zero in all its parameters, so its branch is.
     """
     kept: dict[str, Tensor] = {name: mask.clone() for name, mask in masks.patterns.items()}
     for (name, dim), places in cuts_of(graph, masks.gone).items():
@@ -78,6 +83,9 @@ def kept_weights(masks: Masks, graph: ModelGraph, parameters: Mapping[str, Tenso
         stays[places] = True
         mask = kept.setdefault(name, torch.ones(graph.shapes[name], dtype=torch.bool))
         mask &= stays.reshape([-1 if axis == dim else 1 for axis in range(mask.dim())])
+    for name, parameter in parameters.items() if masks.blocks else ():
+        if is_within(name, masks.blocks):
+            kept[name] = torch.zeros(parameter.shape, dtype=torch.bool)
     return {name: mask.to(parameters[name].device) for name, mask in kept.items()}
 
 
@@ -101,7 +109,12 @@ def agreed(masks: Masks, graph: ModelGraph) -> Masks:
         sent = mask.to(device, torch.uint8)
         distributed.broadcast(sent, 0)
         patterns[name] = sent.cpu().bool()
-    return Masks(gone, patterns, masks.granularities)
+    blocks = [block for stage in graph.stages.values() for block in stage.blocks]
+    if blocks:
+        flags = torch.tensor([block.name in masks.blocks for block in blocks], dtype=torch.uint8, device=device)
+        distributed.broadcast(flags, 0)
+        blocks = [block for block, goes in zip(blocks, flags.tolist(), strict=True) if goes]
+    return Masks(gone, patterns, masks.granularities, {block.name: block.length for block in blocks})
 
 
 def packed(mask: Tensor) -> Tensor:

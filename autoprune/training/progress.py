@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from autoprune.graph.blocks import Stage
 from autoprune.graph.groups import Group, Layer
-from autoprune.pruning.scores import Scores
+from autoprune.pruning.scores import ScoreBook
 from autoprune.spec.config import LayerChoice, PruningConfig, is_n_of_m, n_of_m
 
 
@@ -50,11 +51,13 @@ class HeldScores:
         inner: The scores of the network as it is.
         kept: Parameter name to its kept entries.
         gone: Group name to its masked units.
+        blocks: Masked residual blocks.
     """
 
-    inner: Scores
+    inner: ScoreBook
     kept: Mapping[str, Tensor]
     gone: Mapping[str, Tensor]
+    blocks: Collection[str] = ()
 
     def layer_scores(self, criterion: str, layer: Layer) -> Tensor:
         """Return the layer's scores, 0 where masked and above 0 elsewhere."""
@@ -71,3 +74,8 @@ class HeldScores:
         scores = self.inner.unit_scores(criterion, group)
         gone = self.gone.get(group.name)
         return scores if gone is None else scores.index_fill(0, gone, -1.0)
+
+    def block_scores(self, criterion: str, stage: Stage) -> Tensor:
+        """Return the scores of the stage's blocks, -1 where masked."""
+        gone = [i for i, block in enumerate(stage.blocks) if block.name in self.blocks]
+        return self.inner.block_scores(criterion, stage).index_fill(0, torch.tensor(gone, dtype=torch.long), -1.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.criteria import Role
-from autoprune.pruning.granularity import granularity, size_of
+from autoprune.pruning.granularity import DEPTH, granularity, size_of
 from autoprune.spec.config import LayerChoice, PruningConfig
 
 
@@ -89,12 +89,13 @@ class Units:
 def units_of(config: PruningConfig, graph: ModelGraph) -> tuple[Units, ...]:
     """Return the units of every entry of a config that prunes something.
 
-    N:M and kernel patterns are chosen run by run: their units here are single weights.
+    N:M and kernel patterns are chosen run by run: their units here are single weights. Residual blocks are no units: no
+    method but the config's criteria chooses them.
     """
     found = []
     for name, choice in config.choices():
         shape = granularity(choice.granularity)
-        if choice.fraction == 0:
+        if choice.fraction == 0 or choice.granularity == DEPTH:
             continue
         if shape.removed:
             group = graph.groups[name]
