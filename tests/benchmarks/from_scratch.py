@@ -3,10 +3,12 @@
 The bundled digits (900 images for training, 897 for validation) and a network that converges on them in seconds:
 64-48-32-10, batch norm where channels go. Every network is trained from scratch for as many steps as the dense one,
 under SGD with momentum and a cosine, masks changing between 10 % and 75 % of the steps; lottery tickets take one
-training more for each round, as published. The table is written to the report, whole. Seeds 0 to 2.
+training more for each round, as published. Seeds 0 to 2. Every training is kept in REPORT.jsonl when it is done, and
+the same command goes on with those that are missing; the report is written, whole, after each row.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -26,6 +28,7 @@ LEVELS = {"weight": (0.8, 0.9, 0.95, 0.98), "channel": (0.5, 0.75, 0.875)}
 CUBIC = ap.CubicSchedule(begin=STEPS // 10, end=3 * STEPS // 4, every=STEPS // 40)
 DYNAMIC = ap.ConstantSchedule(begin=0, end=3 * STEPS // 4, every=STEPS // 40)
 TICKETS = ap.IterativeSchedule(begin=STEPS, end=4 * STEPS, rounds=4)
+RANDOM = "random masks, cubic schedule"
 WHAT = {"weight": "single weights", "channel": "channels"}
 
 
@@ -45,7 +48,7 @@ def one_shot(kind, sparsity, seed):
 def rows(kind):
     """Return row to function of (sparsity, seed)."""
     found = {
-        "random masks, cubic schedule": lambda s, seed: run(kind, s, seed, "gradual", CUBIC, "random", steps=STEPS),
+        RANDOM: lambda s, seed: run(kind, s, seed, "gradual", CUBIC, "random", steps=STEPS),
         "one shot after the training": lambda s, seed: one_shot(kind, s, seed),
     }
     for name in METHODS.names():
@@ -68,22 +71,52 @@ def cell(values):
     return f"{100 * statistics.mean(values):.1f} ({low:.1f}–{high:.1f})"
 
 
-def table(kind, seeds, began):
+class Runs:
+    """Accuracies by (kind, row, sparsity, seed), each kept in a file when it is known.
+
+    Attributes:
+        seconds: Of all trainings.
+    """
+
+    def __init__(self, path):
+        self._path = path
+        self._known = {}
+        self.seconds = 0.0
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            *key, accuracy, seconds = json.loads(line)
+            self._remember(tuple(key), accuracy, seconds)
+
+    def _remember(self, key, accuracy, seconds):
+        self._known[key] = accuracy
+        self.seconds += seconds
+
+    def get(self, trained, kind, row, sparsity, seed):
+        key = (kind, row, sparsity, seed)
+        if key not in self._known:
+            began = time.process_time()
+            self._remember(key, trained(sparsity, seed), round(time.process_time() - began, 2))
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([*key, self._known[key], round(time.process_time() - began, 2)]) + "\n")
+        return self._known[key]
+
+
+def table(kind, found, seeds):
+    """Return the rows of a kind that are there, as a table.
+
+    Args:
+        kind: Key of LEVELS.
+        found: Row to the accuracies of each level.
+        seeds: How many.
+    """
     lines = [
         f"| {WHAT[kind]} | " + " | ".join(f"{100 * level:g} %" for level in LEVELS[kind]) + " | beats random masks |",
         "|:--|" + "--:|" * (len(LEVELS[kind]) + 1),
     ]
-    baseline = None
-    for name, trained in rows(kind).items():
-        found = [[trained(level, seed) for seed in range(seeds)] for level in LEVELS[kind]]
-        print(
-            f"# {time.perf_counter() - began:5.0f} s  {kind} {name}: {[round(statistics.mean(v), 3) for v in found]}",
-            flush=True,
-        )
-        baseline = baseline or found
-        wins = sum(a > b for level, base in zip(found, baseline, strict=True) for a, b in zip(level, base, strict=True))
-        shown = "" if found is baseline else f"{wins} of {seeds * len(found)}"
-        lines.append(f"| {name} | " + " | ".join(map(cell, found)) + f" | {shown} |")
+    baseline = found.get(RANDOM, [])
+    for name, values in found.items():
+        pairs = [(a, b) for level, base in zip(values, baseline, strict=True) for a, b in zip(level, base, strict=True)]
+        shown = "" if name == RANDOM else f"{sum(a > b for a, b in pairs)} of {seeds * len(values)}"
+        lines.append(f"| {name} | " + " | ".join(map(cell, values)) + f" | {shown} |")
     return "\n".join(lines)
 
 
@@ -93,19 +126,33 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    began = time.perf_counter()
-    dense = {}
+    runs = Runs(arguments.report.with_suffix(".jsonl"))
+    found = {kind: {} for kind in LEVELS}
+    every = range(arguments.seeds)
     for kind in LEVELS:
-        dense[kind] = [run(kind, 0.0, seed, "gradual", CUBIC, steps=STEPS) for seed in range(arguments.seeds)]
-    tables = {kind: table(kind, arguments.seeds, began) for kind in LEVELS}
-    took = time.perf_counter() - began
+        dense = lambda s, seed, kind=kind: run(kind, s, seed, "gradual", CUBIC, steps=STEPS)  # noqa: E731
+        found[kind]["dense"] = [[runs.get(dense, kind, "dense", 0.0, seed) for seed in every]]
+    for kind, levels in LEVELS.items():
+        for row, trained in rows(kind).items():
+            found[kind][row] = [[runs.get(trained, kind, row, level, seed) for seed in every] for level in levels]
+            print(f"# {runs.seconds:5.0f} s  {kind} {row}: {list(map(cell, found[kind][row]))}", flush=True)
+            write(arguments.report, found, arguments.seeds, runs.seconds)
+    write(arguments.report, found, arguments.seeds, runs.seconds)
+
+
+def write(report, found, seeds, seconds):
+    dense = {kind: cell(rows["dense"][0]) for kind, rows in found.items()}
+    tables = {
+        kind: table(kind, {row: values for row, values in rows.items() if row != "dense"}, seeds)
+        for kind, rows in found.items()
+    }
     text = f"""# Trained from scratch: every method against random masks
 
 The bundled digits (900 images for training, 897 for validation), a network 64-48-32-10, with batch norm where
 channels go; the first two layers lose the same share. All are trained from scratch for {STEPS} steps of batch 64, SGD
 with momentum 0.9 under a cosine from 0.1, which converges; masks change between 10 % and 75 % of the steps (RigL and
 SET: at their sparsity from the first step on). Lottery tickets take four trainings more, without a cosine, as
-published. Validation accuracy in %, mean of seeds 0 to {arguments.seeds - 1} (lowest to highest). "gradual" is
+published. Validation accuracy in %, mean of seeds 0 to {seeds - 1} (lowest to highest). "gradual" is
 magnitude under the cubic schedule. The last column: in how many of the pairs of sparsity and seed a row beats random
 masks of the same seed under the cubic schedule.
 
@@ -113,15 +160,15 @@ masks of the same seed under the cubic schedule.
 python tests/benchmarks/from_scratch.py
 ```
 
-Dense: {cell(dense["weight"])} without batch norm, {cell(dense["channel"])} with it.
+Dense: {dense["weight"]} without batch norm, {dense["channel"]} with it.
 
 {tables["weight"]}
 
 {tables["channel"]}
 
-{took:.0f} s, one thread, beside other work.
+{seconds:.0f} s of one thread; every training stands in [{report.stem}.jsonl]({report.stem}.jsonl).
 """
-    arguments.report.write_text(text, encoding="utf-8")
+    report.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 ResNet-20 on the CIFAR-10 subset in DATA (``cifar10_small.npz``, ``weights/``, ``nets/`` on PYTHONPATH). The config is
 applied to the dense checkpoint and to networks trained from scratch: in one shot, and under the cubic schedule; beside
 each the same with random masks. Accuracy on the last 1,000 test images, seeds 0 to 2. Every run is kept in RUNS.jsonl
-when it is done, and the same command goes on with those that are missing; the table is written to the report, whole.
+when it is done, and the same command goes on with those that are missing; the report is written anew after each.
 """
 
 import argparse
@@ -204,6 +204,8 @@ def write(report, records, arguments, bench):
         f"| {words} | {cell(values.get(row, []))} | {cell(values.get(other, []))} |"
         for words, row, other in rows(bench.tune, bench.scratch)
     ]
+    left = len(bench.jobs(arguments.seeds).keys() - {record["run"] for record in records})
+    missing = f" ({left} runs are not there yet; the same command goes on)" if left else ""
     removed = 100 * share_removed(bench.config, bench.network())
     text = f"""# ResNet-20 on CIFAR-10: one config, from a checkpoint and from scratch
 
@@ -213,8 +215,8 @@ and shifts of two pixels, SGD with momentum 0.9, weight decay 5e-4, batch {BATCH
 from the checkpoint the learning rate starts at 0.01, from scratch at 0.1. Masks change between 10 % and 75 % of the
 steps, 14 times in all. After one shot batch norm is estimated anew on 1,024 training images. Test accuracy
 in % on the last 1,000 of the 2,000 test images here (the search saw the first 1,000), mean of seeds 0 to
-{arguments.seeds - 1} (each); random masks are the same config with the criterion `random`. The budget is the same in
-all rows of a kind; {bench.scratch} epochs of 5,000 images do not converge: compare the rows.
+{arguments.seeds - 1}{missing} (each); random masks are the same config with the criterion `random`. The budget
+is the same in all rows of a kind; {bench.scratch} epochs of 5,000 images do not converge: compare the rows.
 
 ```
 PYTHONPATH=DATA/nets python tests/benchmarks/production_training.py DATA {arguments.config}
@@ -256,6 +258,7 @@ def main():
         with arguments.runs.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         print(f"# {record['seconds']:5d} s  {record['accuracy']}", flush=True)
+        write(arguments.report, records, arguments, bench)
     write(arguments.report, records, arguments, bench)
 
 
