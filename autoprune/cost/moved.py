@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.cost.attention import Attention
 from autoprune.cost.dataflow import dataflow_of
 from autoprune.cost.extents import Floats, Ints
 from autoprune.cost.residency import Activations, Paid, Residency
@@ -66,8 +67,9 @@ class _Tiled:
 
 @dataclass(frozen=True)
 class _Edge:
-    """One edge: the activations, what of them crosses it, which weights do (n or 1, ops), and the room inside."""
+    """One edge: its number, activations, what of them crosses it, which weights do (n or 1, ops), the room inside."""
 
+    number: int
     activations: Activations
     paid: Paid
     weights: Floats
@@ -101,7 +103,8 @@ class TrafficModel:
         self._residency = Residency(flow, ops)
         self._savings = SavingsModel(table.traits, profile, runtime)
         self._tiled = np.flatnonzero(table.traits.of_kind("conv", "gemm"))
-        self._attention, self._recurrent = (table.traits.of_kind(kind) for kind in ("attention", "recurrent"))
+        self._attention = Attention(table, profile, most_images)
+        self._recurrent = table.traits.of_kind("recurrent")
         self._itemsize = table.traits.itemsize
         self._packed_in, self._packed_out = (self._packed(name) for name in ("input_density", "output_density"))
         at = self._tiled
@@ -118,7 +121,8 @@ class TrafficModel:
             bounds: Whether the bounds are wanted too.
         """
         savings = self._savings.of(table)
-        activations = self._residency.activations(table.tensor_bytes)
+        held = None if self._attention.fused else self._attention.score_bytes(table)
+        activations = self._residency.activations(table.tensor_bytes, held)
         tiled = self._sizes(table)
         levels = self._profile.memory[:-1]
         model = np.empty((*activations.live.shape, len(levels)))
@@ -128,7 +132,7 @@ class TrafficModel:
             capacity = level.effective_bytes
             paid = self._residency.paid(activations, capacity)
             weights = self._weights_paid(table, activations, capacity)
-            edge = _Edge(activations, paid, weights, capacity)
+            edge = _Edge(number, activations, paid, weights, capacity)
             model[:, :, number] = dense[:, :, number] = self._plain(table, edge)
             if self._tiled.size:
                 model[:, self._tiled, number], dense[:, self._tiled, number] = self._tiled_ops(
@@ -149,9 +153,10 @@ class TrafficModel:
     def _plain(self, table: OpTable, edge: _Edge) -> Floats:
         """Return the bytes of operators that read and write once; attention and recurrence read again what must be."""
         model = self._read_once(table, edge)
-        if self._attention.any():
-            again = np.where(edge.activations.live > edge.capacity, self._attention_again(table, edge.capacity), 0.0)
-            model = np.where(self._attention, np.minimum(model + again, self._untiled(table, edge)), model)
+        at = self._attention.at
+        if at.size:
+            model = np.repeat(model, len(edge.activations.live) // len(model), axis=0)
+            model[:, at] = self._attention_bytes(table, edge, model[:, at])
         if self._recurrent.any():
             # Each step reads all weights; where they do not fit beside the activations they come again each time.
             crowded = table.weight_bytes + edge.activations.live > edge.capacity
@@ -173,17 +178,23 @@ class TrafficModel:
 
     def _untiled(self, table: OpTable, edge: _Edge) -> Floats:
         """Return both operands of every MAC, for attention and recurrence; each tensor once for the others."""
-        products = 2.0 * table.macs * self._itemsize
-        return self._every_tensor(table, edge) + np.where(self._attention | self._recurrent, products, 0.0)
+        once = self._every_tensor(table, edge)
+        products = np.where(self._recurrent, 2.0 * table.macs * self._itemsize, 0.0)
+        if self._attention.at.size:
+            products = np.repeat(products, len(once) // len(products), axis=0)
+            products[:, self._attention.at] = self._attention.untiled(table)
+        return once + products
 
-    def _attention_again(self, table: OpTable, capacity: float) -> Floats:
-        """Return extra bytes of keys and values, read once per block of queries (FlashAttention, arXiv 2205.14135)."""
-        d_k, d_v = table.c_in // table.groups, table.c_out // table.groups
-        accumulator = self._profile.compute.accumulator_bytes
-        block = np.maximum(1, np.floor(capacity / (d_k * self._itemsize + (d_v + 2) * accumulator)))
-        passes = np.ceil(table.N / block)
-        again: Floats = (passes - 1.0) * (table.groups * table.E * (d_k + d_v) * self._itemsize)
-        return again
+    def _attention_bytes(self, table: OpTable, edge: _Edge, once: Floats) -> Floats:
+        """Return the bytes of attention, given what it moves if nothing is read twice; shape (n, attention)."""
+        at = self._attention.at
+        if self._attention.fused:
+            crowded = once + self._attention.again(table, edge.capacity)
+        else:
+            crowded = np.maximum(once, self._attention.by_products(table, edge.number))
+        fits = edge.activations.live[:, at] <= edge.capacity
+        moved: Floats = np.where(fits, once, np.minimum(crowded, self._untiled(table, edge)[:, at]))
+        return moved
 
     def _tiled_ops(
         self, tiled: _Tiled, edge: _Edge, savings: SavingsTable, search: TileSearch

@@ -186,11 +186,14 @@ class RuntimeTraits(Document):
         launch_us: Time to start one operator.
         fusion: Chains that run as one operator, as in ``conv+bn+act`` or ``add+act``; the rest reads and writes memory.
         activation_format: How the chip stores sparse activations off chip, if it does.
+        attention: Whether attention runs as one kernel that keeps the scores on chip, or as products and a softmax
+            that store them.
     """
 
     launch_us: Microseconds
     fusion: tuple[Annotated[str, Field(pattern=r"^(conv|linear|bn|act|relu|add)(\+(bn|act|relu|add))+$")], ...] = ()
     activation_format: Literal["run-length"] | None = None
+    attention: Literal["fused", "unfused"] = "fused"
 
 
 class SparseSupport(Document):

@@ -90,7 +90,7 @@ def workloads(draw: st.DrawFn) -> Workload:
 @settings(max_examples=150, deadline=None)
 @given(
     workload=workloads(),
-    device=st.sampled_from(["raspberry-pi-5", "nvidia-h200", "eyeriss"]),
+    device=st.sampled_from(["raspberry-pi-5", "nvidia-h200", "eyeriss", "stm32h743"]),
     shrink=st.sampled_from([1.0, 1 / 64, 1 / 1024, 1 / 65536]),
     warm=st.booleans(),
 )

@@ -105,7 +105,7 @@ def test_counts_equal_fvcore_and_storage_of_the_built_model(name: str) -> None:
     assert (counts.effective_macs <= counts.macs).all()
 
 
-DEVICES = ("raspberry-pi-5", "nvidia-h200", "eyeriss")
+DEVICES = ("raspberry-pi-5", "nvidia-h200", "eyeriss", "stm32h743")
 
 
 @pytest.mark.parametrize(
