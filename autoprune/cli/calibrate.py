@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 @click.argument("device")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Profile  [default: DEVICE-calibrated.yaml]")
 @click.option("--budget", default="5m", show_default=True, help="Time of all measurements, as in 90s or 5m.")
-@click.option("--layers", type=click.IntRange(min=30, max=200), default=60, show_default=True, help="Random layers.")
+@click.option("--layers", type=click.IntRange(min=35, max=200), default=84, show_default=True, help="Random layers.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the layers.")
 def calibrate(device: str, output: Path | None, budget: str, layers: int, threads: int, seed: int) -> None:
     """Measure this machine and write a profile of DEVICE that is fitted to it.
 
-    Times a large product, copies, an empty operator and random layers, and fits the rates of the latency model. Where
-    the processor's energy counters can be read (RAPL), it also measures idle power and the energy of layers, and fits
-    the energy model. The new profile says how wrong the fits are on a layer that was left out. Name it in a study as
-    'device: FILE'.
+    Times a large product, copies, an empty operator and random layers, and fits the rates of the latency model, one for
+    each kind of layer. Where the processor's energy counters can be read (RAPL), it also measures idle power and the
+    energy of layers, and fits the energy model. The new profile says how wrong the fits are on a layer that was left
+    out. Name it in a study as 'device: FILE'.
     """
     from autoprune.cost.calibrate import calibrate as fitted_to_this_machine
     from autoprune.cost.calibrate import default_path, why_no_energy
@@ -54,6 +54,10 @@ def calibrate(device: str, output: Path | None, budget: str, layers: int, thread
     table.add_row(
         f"roofline, fitted (largest {fit.loo_max:.0%}, rank correlation {fit.loo_spearman:.2f})", f"{fit.loo_mape:.0%}"
     )
+    for kind, each in fit.kinds.items():
+        rate = "" if each.macs_per_s is None else f", {each.macs_per_s / 1e9:.3g} GMACs/s"
+        table.add_row(f"  {kind}: {1e6 * each.launch_s:.3g} us to start{rate}", f"{each.loo_mape:.0%}")
+    table.add_row("one rate for all kinds, fitted", f"{fit.one_rate_mape:.0%}")
     table.add_row("MACs only, fitted", f"{fit.macs_only_mape:.0%}")
     table.add_row("DRAM bytes only, fitted", f"{fit.bytes_only_mape:.0%}")
     out.print(table)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autoprune.cost.extents import Floats, Ints
 from autoprune.cost.table import OpTable, table_of
 from autoprune.cost.traffic import Traffic
-from autoprune.cost.traits import OpTraits
+from autoprune.cost.traits import OpTraits, layer_kind
 from autoprune.cost.workload import Workload
 from autoprune.spec.hardware import DeviceProfile
 from autoprune.spec.record import LatencyRecord
@@ -128,9 +128,12 @@ class Roofline:
 
     def __init__(self, traits: OpTraits, profile: DeviceProfile) -> None:
         peaks = {dtype: profile.peak(dtype).value for dtype in {op.dtype for op in traits.ops}}
-        self._rate = np.array([peaks[op.dtype] for op in traits.ops]) * profile.compute.utilisation.value
+        rates = [(profile.kinds or {}).get(layer_kind(op)) for op in traits.ops]
+        common, launch = profile.compute.utilisation, profile.runtime.launch_us
+        used = [(own.utilisation or common if own else common).value for own in rates]
+        self._rate = np.array([peaks[op.dtype] for op in traits.ops]) * used
         self._bandwidths = np.array([level.sustained_bandwidth for level in profile.memory[1:]])
-        self._launch_s = profile.runtime.launch_us.value * 1e-6
+        self._launch_s = np.array([(own.launch_us if own else launch).value for own in rates]) * 1e-6
         self._traits = traits
         known = {str(dtype): step for dtype, step in profile.compute.channel_step.items()}
         steps = [known.get(op.dtype) for op in traits.ops]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autoprune.cost.extents import Ints
 from autoprune.cost.workload import Op
+from autoprune.spec.hardware import LayerKind
 
 
 class OpTraits:
@@ -48,6 +49,19 @@ class OpTraits:
         if kinds not in self._masks:
             self._masks[kinds] = np.array([op.kind in kinds for op in self.ops], np.bool_)
         return self._masks[kinds]
+
+
+def layer_kind(op: Op) -> LayerKind:
+    """Return which kind of operator it is to a device: kinds that reach different shares of the peak."""
+    if op.kind == "conv":
+        if op.groups > 1 and op.c_in == op.groups:
+            return "depthwise"
+        return "conv1x1" if max(op.kernel) == 1 else "conv"
+    if op.kind in ("gemm", "recurrent"):
+        return "linear"
+    if op.kind == "attention":
+        return "attention"
+    return "batch_norm" if op.operator in ("batch_norm", "native_batch_norm") else "elementwise"
 
 
 class Sums:

@@ -18,6 +18,7 @@ from autoprune.spec.document import Document, load_document
 
 Confidence = Literal["measured", "datasheet", "secondary", "derived", "recalled", "estimate"]
 Dtype = Literal["float32", "tfloat32", "float16", "bfloat16", "int16", "int8"]
+LayerKind = Literal["conv", "conv1x1", "depthwise", "linear", "attention", "batch_norm", "elementwise"]
 Format = Literal["n:m", "bitmask", "csr", "bsr", "compact", "kernel", "pattern", "run-length"]
 
 # Large devices throttle below their data-sheet peak, so the power ceilings are soft by this factor.
@@ -233,6 +234,22 @@ class SparseSupport(Document):
         return self
 
 
+class KindRates(Document):
+    """How operators of one kind run on this device, fitted to measured layers of that kind.
+
+    Attributes:
+        launch_us: Time to start one, in the place of ``runtime.launch_us``.
+        utilisation: Share of the peak, in the place of ``compute.utilisation``; absent for what does no products.
+        samples: Measured layers.
+        loo_mape: Leave-one-out mean absolute error of the latency of such a layer, as a fraction.
+    """
+
+    launch_us: Microseconds
+    utilisation: Fraction | None = None
+    samples: Annotated[int, Field(ge=1)]
+    loo_mape: Annotated[float, Field(ge=0)]
+
+
 class EnergyCalibration(Document):
     """How the energies of a device were fitted to a counter on it.
 
@@ -264,6 +281,7 @@ class Calibration(Document):
         loo_spearman: Rank correlation of layers left out.
         macs_only_mape: Leave-one-out error of a fit that knows MACs alone.
         bytes_only_mape: Leave-one-out error of a fit that knows DRAM bytes alone.
+        one_rate_mape: Leave-one-out error of the same model with one rate and one launch for all kinds of operators.
         threads: Threads that were calibrated.
         energy: How the energies were fitted, or why they were not; absent in old profiles.
     """
@@ -275,6 +293,7 @@ class Calibration(Document):
     loo_spearman: Annotated[float, Field(ge=-1, le=1)] | None = None
     macs_only_mape: Annotated[float, Field(ge=0)] | None = None
     bytes_only_mape: Annotated[float, Field(ge=0)] | None = None
+    one_rate_mape: Annotated[float, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     energy: EnergyCalibration | None = None
 
@@ -293,6 +312,7 @@ class DeviceProfile(Document):
         meters: Runtimes that can measure on this device from here; empty: latency is modelled.
         detect: Sizes and counts are read from the machine at hand when the profile is used.
         gpu: Name that CUDA gives this device; it is measured where a GPU of that name is, and modelled elsewhere.
+        kinds: Rates of kinds of operators where they were fitted; absent: one rate and one launch for all.
         calibration: How the figures were fitted; absent: they only rank.
     """
 
@@ -307,6 +327,7 @@ class DeviceProfile(Document):
     meters: tuple[str, ...] = ()
     detect: bool = False
     gpu: Annotated[str, Field(min_length=1)] | None = None
+    kinds: dict[LayerKind, KindRates] | None = None
     calibration: Calibration | None = None
 
     @model_validator(mode="after")

@@ -69,9 +69,14 @@ def main() -> None:
     lines.append(
         f"| roofline, fitted (largest {found.loo_max:.0%}, Spearman {found.loo_spearman:.2f}) | {found.loo_mape:.0%} |"
     )
+    lines.append(f"| the same, one rate for all kinds of layers | {found.one_rate_mape:.0%} |")
     lines.append(
         f"| MACs only, fitted | {found.macs_only_mape:.0%} |\n| DRAM bytes only, fitted | {found.bytes_only_mape:.0%} |"
     )
+    lines.append("\n| kind | layers | launch us | GMACs/s | mean error, left out |\n|:--|--:|--:|--:|--:|")
+    for kind, each in fit.kinds.items():
+        rate = "" if each.macs_per_s is None else f"{each.macs_per_s / 1e9:.3g}"
+        lines.append(f"| {kind} | {each.samples} | {1e6 * each.launch_s:.3g} | {rate} | {each.loo_mape:.0%} |")
     if fit.better_baseline:
         lines.append(f"\nThe fitted model is no better than {fit.better_baseline} on layers left out.")
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from autoprune.cost.calibrate.measuring import Measured, features, measure, rand
 from autoprune.cost.host import detect
 from autoprune.cost.roofline import predict_latency
 from autoprune.cost.traffic import traffic_of
+from autoprune.cost.traits import layer_kind
 from autoprune.cost.workload import workload_of
 from autoprune.errors import MeterError, UsageError
 from autoprune.spec.amounts import duration_s
@@ -71,20 +73,52 @@ def test_rank_correlation_shares_ranks_of_ties() -> None:
 
 
 def test_random_layers_are_of_all_kinds_and_the_same_each_time() -> None:
-    layers, again = random_layers(32, seed=3), random_layers(32, seed=3)
+    layers, again = random_layers(42, seed=3), random_layers(42, seed=3)
     assert [x.shape for _, x in layers] == [x.shape for _, x in again]
     assert [str(layer) for layer, _ in layers] == [str(layer) for layer, _ in again]
-    convolutions = [layer for layer, _ in layers if isinstance(layer, torch.nn.Conv2d)]
-    assert {(c.groups > 1, c.kernel_size[0] > 1) for c in convolutions} == {(False, True), (False, False), (True, True)}
-    assert len(convolutions) == 24
     profile = load_device("local-cpu")
+    kinds = []
     for layer, x in layers:
+        (op,) = workload_of(layer, (x,)).ops
+        kinds.append(layer_kind(op))
         macs, padded, moved = features(layer, x, profile)
         outputs = layer(x)
-        per_output = layer.weight[0].numel()  # type: ignore[union-attr,index]
-        assert macs == outputs.numel() * per_output
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            assert macs == outputs.numel() * layer.weight[0].numel()
+        elif kinds[-1] == "attention":  # scores, and their product with the values
+            assert macs == 2 * outputs.numel() * x.shape[-2]
+        else:
+            assert macs == 0
         assert padded >= macs
         assert min(moved) > 0
+    assert kinds == ["conv", "conv1x1", "depthwise", "linear", "attention", "batch_norm", "elementwise"] * 6
+
+
+def of_three_kinds(noise: float = 0.0) -> Samples:
+    """Return layers of which depthwise ones run at a tenth of the rate and elementwise ones start in a fifth."""
+    plain = made(n=72)
+    kinds = ("conv", "depthwise", "elementwise") * 24
+    of = np.arange(72) % 3
+    macs = np.where(of == 2, 0.0, plain.macs)
+    factors = np.log([*TRUE, 1, 1, 0.2, 1, 0.1, 1])
+    samples = Samples(np.ones(72), macs, 1.1 * macs, plain.level_bytes, kinds)
+    spread = np.exp(noise * np.random.default_rng(5).standard_normal(72))
+    return replace(samples, seconds=model_seconds(factors, samples) * spread)
+
+
+def test_kinds_have_rates_and_errors_of_their_own() -> None:
+    fit = fit_roofline(of_three_kinds(), prior=[1e-5, 1e10, 8e10, 4e9], bounds=BOUNDS, ridges=[1e-8])
+    conv, depthwise, elementwise = (fit.kinds[kind] for kind in ("conv", "depthwise", "elementwise"))
+    assert [conv.launch_s, depthwise.launch_s] == pytest.approx([2e-5, 2e-5], rel=1e-2)
+    assert elementwise.launch_s == pytest.approx(4e-6, rel=1e-2)
+    assert depthwise.macs_per_s == pytest.approx(3e9, rel=1e-2)
+    assert conv.macs_per_s == pytest.approx(3e10, rel=1e-2)
+    assert elementwise.macs_per_s is None
+    assert fit.loo_mape < 0.01
+    assert fit.one_rate_mape > 0.2
+    noisy = fit_roofline(of_three_kinds(0.05), [1e-5, 1e10, 8e10, 4e9], BOUNDS, ridges=[1e-4])
+    assert all(0.01 < each.loo_mape < 0.1 and each.samples == 24 for each in noisy.kinds.values())
+    assert np.mean([each.loo_mape for each in noisy.kinds.values()]) == pytest.approx(noisy.loo_mape)
 
 
 def fitted() -> Measured:
@@ -109,11 +143,27 @@ def test_the_profile_predicts_what_was_fitted_and_loads_by_path(tmp_path: Path) 
     assert predict_latency(workload, traffic_of(workload, loaded), loaded).seconds == pytest.approx(by_hand, rel=1e-4)
 
 
-@pytest.mark.slow
+def test_the_profile_predicts_by_the_rates_of_each_kind(tmp_path: Path) -> None:
+    prior = detect(load_device("local-cpu"))
+    fit = fit_roofline(of_three_kinds(), prior=[1e-5, 1e10, 8e10, 4e9], bounds=BOUNDS, ridges=[1e-8])
+    (tmp_path / "mine.yaml").write_text(calibrated_profile(prior, "mine", fitted(), fit).to_yaml(), encoding="utf-8")
+    profile = load_device("mine.yaml", relative_to=tmp_path)
+    for layer, x in random_layers(7, seed=0):
+        (op,) = workload_of(layer, (x,)).ops
+        own = fit.kinds.get(layer_kind(op))
+        launch, rate = (own.launch_s, own.macs_per_s or fit.macs_per_s) if own else (fit.launch_s, fit.macs_per_s)
+        _, padded, moved = features(layer, x, profile)
+        by_hand = launch + max(padded / rate, *(b / w for b, w in zip(moved, fit.bandwidths, strict=True)))
+        workload = workload_of(layer, (x,))
+        assert predict_latency(workload, traffic_of(workload, profile), profile).seconds == pytest.approx(
+            by_hand, rel=1e-4
+        )
+
+
 @pytest.mark.slow
 def test_this_machine_is_measured_and_threads_are_put_back() -> None:
     threads = torch.get_num_threads()
-    done = calibrate(load_device("local-cpu"), "mine", budget_s=10.0, layers=12)
+    done = calibrate(load_device("local-cpu"), "mine", budget_s=10.0, layers=21)
     profile, measured, fit = done.profile, done.measured, done.fit
     told = profile.calibration.energy
     assert (told.reason is None) == (done.energy is not None)
@@ -124,6 +174,8 @@ def test_this_machine_is_measured_and_threads_are_put_back() -> None:
     assert set(measured.gemm_macs_per_s) == {"float32"}
     assert profile.compute.utilisation.confidence == "measured"
     assert 0 < fit.loo_mape < np.inf
+    assert set(profile.kinds) == set(fit.kinds) == set(measured.samples.kinds)
+    assert len(fit.kinds) == 7
 
 
 def test_what_cannot_be_calibrated_is_told() -> None:

@@ -1,7 +1,7 @@
 """Calibration: measure this machine, fit the roofline's rates to it, and write a profile with its known error."""
 
 from autoprune.cost.calibrate.energy import EnergyFit, EnergySamples, fit_energy, measure_energy
-from autoprune.cost.calibrate.fitting import Fit, Samples, fit_roofline
+from autoprune.cost.calibrate.fitting import Fit, KindFit, Samples, fit_roofline
 from autoprune.cost.calibrate.measuring import Measured, measure
 from autoprune.cost.calibrate.writing import Calibrated, calibrate, calibrated_profile, default_path, why_no_energy
 
@@ -10,6 +10,7 @@ __all__ = [
     "EnergyFit",
     "EnergySamples",
     "Fit",
+    "KindFit",
     "Measured",
     "Samples",
     "calibrate",

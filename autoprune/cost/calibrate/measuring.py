@@ -21,12 +21,14 @@ from autoprune.cost.table import table_of
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import workload_of
 from autoprune.errors import MeterError
-from autoprune.spec.hardware import DeviceProfile
+from autoprune.spec.hardware import DeviceProfile, LayerKind
 
 _GEMM = 768
 _MIN_ROUNDS = 5
 _MAX_ROUNDS = 400
 _MICRO_SHARE = 0.2
+_KINDS: tuple[LayerKind, ...] = ("conv", "conv1x1", "depthwise", "linear", "attention", "batch_norm", "elementwise")
+"""Kinds of random layers, in turn."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,20 @@ def measure(
         torch.set_num_threads(before)
 
 
+class _Attention(nn.Module):
+    """Attention of stacked queries, keys and values, shape (3, n, heads, time, width)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = x.unbind(0)
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
 def random_layers(count: int, seed: int, batch: int = 1) -> list[tuple[nn.Module, torch.Tensor]]:
     """Return layers and inputs, Sobol-spread over kind, channels, image size, kernel and stride.
 
-    Kinds take turns: convolution, pointwise, depthwise, linear. Channels 8 to 256 and sides 4 to 32, evenly in the
-    logarithm; kernels 3 or 5, strides 1 or 2.
+    Kinds take turns: convolution, 1x1, depthwise, linear, attention, batch norm, elementwise (ReLU, GELU, layer norm).
+    Channels 8 to 256 and sides 4 to 32, evenly in the logarithm; kernels 3 or 5, strides 1 or 2. Half of the linear
+    layers see one row, half a sequence; attention has 1 to 8 heads of 8 to 64 channels over 16 to 256 positions.
     """
     made: list[tuple[nn.Module, torch.Tensor]] = []
     engine = torch.quasirandom.SobolEngine(5, scramble=True, seed=seed)  # type: ignore[no-untyped-call] # torch's own
@@ -90,19 +101,25 @@ def random_layers(count: int, seed: int, batch: int = 1) -> list[tuple[nn.Module
     for number, (c_in, c_out, side, kernel, stride) in enumerate(draws):
         channels, outputs = (round(8 * 32**x) for x in (c_in, c_out))
         size, k, s = round(4 * 8**side), 3 if kernel < 0.7 else 5, 1 if stride < 0.7 else 2
-        kind = number % 4
+        kind = number % len(_KINDS)
         layer: nn.Module
-        shape: tuple[int, ...]
-        if kind == 3:
-            layer, shape = nn.Linear(4 * channels, 4 * outputs), (batch, 4 * channels)
+        shape: tuple[int, ...] = (batch, channels, size, size)
+        if kind == 0:
+            layer = nn.Conv2d(channels, outputs, k, s, k // 2)
+        elif kind == 1:
+            layer = nn.Conv2d(channels, outputs, 1, s)
+        elif kind == 2:
+            layer = nn.Conv2d(channels, channels, k, s, k // 2, groups=channels)
+        elif kind == 3:
+            rows = (round(16 * 16**side),) if kernel < 0.5 else ()
+            layer, shape = nn.Linear(4 * channels, 4 * outputs), (batch, *rows, 4 * channels)
+        elif kind == 4:
+            layer = _Attention()
+            shape = (3, batch, round(8**stride), round(16 * 16**side), round(8 * 8**c_in))
+        elif kind == 5:
+            layer = nn.BatchNorm2d(channels)
         else:
-            shape = (batch, channels, size, size)
-            if kind == 0:
-                layer = nn.Conv2d(channels, outputs, k, s, k // 2)
-            elif kind == 1:
-                layer = nn.Conv2d(channels, outputs, 1, s)
-            else:
-                layer = nn.Conv2d(channels, channels, k, s, k // 2, groups=channels)
+            layer = nn.ReLU() if kernel < 0.5 else nn.GELU() if kernel < 0.75 else nn.LayerNorm(size)
         made.append((layer.eval(), torch.randn(shape)))
     return made
 
@@ -137,6 +154,7 @@ def _measure(
         macs=np.array([row[0] for row in rows]),
         padded_macs=np.array([row[1] for row in rows]),
         level_bytes=np.array([row[2] for row in rows]),
+        kinds=tuple(_KINDS[number % len(_KINDS)] for number in range(len(layers))),
     )
     return Measured(
         gemm_macs_per_s={dtype: rates[dtype] for dtype in dtypes},

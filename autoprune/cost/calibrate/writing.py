@@ -13,9 +13,19 @@ from autoprune.cost.energy_meters import ENERGY_METERS, EnergyMeter, find_energy
 from autoprune.cost.host import detect
 from autoprune.errors import UsageError
 from autoprune.spec.document import parse_document
-from autoprune.spec.hardware import Calibration, DeviceProfile, Dtype, EnergyCalibration, Figure
+from autoprune.spec.hardware import (
+    Calibration,
+    DeviceProfile,
+    Dtype,
+    EnergyCalibration,
+    Figure,
+    KindRates,
+    LayerKind,
+)
 
 _RUNTIME = "torch"
+_SHORTEST_LAUNCH_US = 0.05
+"""What a profile takes for a time in us; less looks like seconds."""
 
 
 ENERGY_SHARE = 0.4
@@ -43,7 +53,7 @@ def calibrate(
     profile: DeviceProfile,
     name: str,
     budget_s: float = 300.0,
-    layers: int = 60,
+    layers: int = 84,
     threads: int = 1,
     seed: int = 0,
     energy_meter: EnergyMeter | None = None,
@@ -54,7 +64,7 @@ def calibrate(
         profile: Prior; its ranges bound the fit.
         name: Of the new profile.
         budget_s: Wall time of all measurements.
-        layers: Random layers, 30 to 100 are sensible.
+        layers: Random layers of seven kinds, 35 to 200 are sensible.
         threads: Threads of torch; the profile holds for these.
         seed: Of the random layers.
         energy_meter: What counts energy; None: the first that can read here, if any can.
@@ -123,6 +133,7 @@ def calibrated_profile(
             "compute": compute,
             "memory": tuple(memory),
             "runtime": runtime,
+            "kinds": _kind_rates(fit, peaks["float32"].value, on) or None,
             "calibration": Calibration(
                 date=datetime.now(UTC).date().isoformat(),
                 samples=n,
@@ -131,12 +142,23 @@ def calibrated_profile(
                 loo_spearman=fit.loo_spearman,
                 macs_only_mape=fit.macs_only_mape,
                 bytes_only_mape=fit.bytes_only_mape,
+                one_rate_mape=fit.one_rate_mape,
                 threads=threads,
                 energy=_energy_record(energy),
             ),
         }
     )
     return parse_document(DeviceProfile, made.to_data(), f"the calibrated profile {name!r}")
+
+
+def _kind_rates(fit: Fit, peak: float, on: str) -> dict[LayerKind, KindRates]:
+    found: dict[LayerKind, KindRates] = {}
+    for kind, each in fit.kinds.items():
+        source = f"fitted to {each.samples} layers of this kind, {on}"
+        use = None if each.macs_per_s is None else _measured(min(each.macs_per_s / peak, 1.0), source)
+        launch = _measured(max(1e6 * each.launch_s, _SHORTEST_LAUNCH_US), source)
+        found[kind] = KindRates(launch_us=launch, utilisation=use, samples=each.samples, loo_mape=each.loo_mape)
+    return found
 
 
 def _energy_record(fit: EnergyFit | None) -> EnergyCalibration:
