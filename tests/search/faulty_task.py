@@ -36,8 +36,18 @@ def task(directory: Path):
                     held.append(torch.ones(4_000_000))
             if claimed("nan"):
                 return float("nan")
+            if claimed("wait-for-the-end"):
+                wait_for_the_end()
         time.sleep(float(os.environ.get("SMALL_TASK_SLEEP", "0")))
         return plain.evaluate(model)
+
+    def wait_for_the_end():
+        """Tell on which node this waits, and wait."""
+        import ray
+
+        (directory / "told").write_text(ray.get_runtime_context().get_node_id())
+        (directory / "told").rename(directory / "waits")
+        time.sleep(3600)
 
     def in_meter():
         return Path("/proc/self/cmdline").read_bytes().startswith(b"ray::MeterActor.measure")

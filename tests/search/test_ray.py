@@ -1,6 +1,7 @@
 """Searches on a real Ray cluster: a head, two workers and a target node, and what clusters do to them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,25 +97,20 @@ def test_one_worker_proposes_what_the_local_executor_does(cluster, tmp_path):
     assert all(r.worker.samples_per_s > 0 for r in remote)
 
 
-def test_whatever_a_cluster_does_all_trials_are_settled(cluster, tmp_path):
-    """A worker and the meter are killed, a trial hangs, one allocates without end, one scores NaN, a node leaves."""
+def test_whatever_processes_do_all_trials_are_settled(cluster, tmp_path):
+    """A worker and the meter are killed, a trial hangs, one allocates without end, one scores NaN."""
     directory = tmp_path / "faults"
     directory.mkdir()
     for fault in FAULTS:
         (directory / fault).touch()
-    gone = []
 
     def on_trial(progress):
         if progress.finished >= 1:
             (directory / "trials-began").touch()
-        if progress.finished >= 8 and not gone:
-            gone.append(cluster.workers.pop())
-            cluster.remove_node(gone[0])
 
     spec = spec_of(cluster.address, "faulty_task:task", 14, target="board", timeout="20s", memory="1GB", retries=2)
     run(spec, directory, on_trial)
     finished = check_settled(directory, 14)
-    assert gone
     assert not [fault for fault in FAULTS if (directory / fault).exists()], "every fault happened"
     failed = [r.error for r in finished if r.state == "failed"]
     assert any("did not end within 20s (executor.ray.timeout)" in error for error in failed)
@@ -124,7 +120,28 @@ def test_whatever_a_cluster_does_all_trials_are_settled(cluster, tmp_path):
     events = [(r.worker.attempts, event) for r in finished for event in r.worker.events]
     assert any(attempts > 1 and event.startswith("worker ") and "was lost" in event for attempts, event in events)
     assert any(attempts > 1 and event.startswith("meter ") and "was lost" in event for attempts, event in events)
+
+
+def test_what_ran_on_a_node_that_leaves_is_run_again(cluster, tmp_path):
+    directory = tmp_path / "leaves"
+    directory.mkdir()
+    (directory / "wait-for-the-end").touch()
+    gone = []
+
+    def on_trial(progress):
+        if (directory / "waits").exists() and not gone:  # a trial waits there, and ends with its node only
+            node = (directory / "waits").read_text()
+            gone.extend(worker for worker in cluster.workers if worker.node_id == node)
+            cluster.workers.remove(gone[0])
+            cluster.remove_node(gone[0], allow_graceful=False)
+
+    run(spec_of(cluster.address, "faulty_task:task", 10, target="board", retries=2), directory, on_trial)
     cluster.workers.append(cluster.add_node(num_cpus=1))
+    finished = check_settled(directory, 10)
+    assert [r.state for r in finished] == ["complete"] * 10
+    (lost,) = [r for r in finished if r.worker.events]
+    assert lost.worker.attempts == 2
+    assert re.search(r"^worker .* was lost \(its (node left the cluster|process died)\)$", lost.worker.events[0])
 
 
 def test_a_driver_that_is_killed_goes_on(cluster, tmp_path):
