@@ -18,8 +18,8 @@ def run_records(directory: Path, *, write: bool = True) -> RunRecords:
     if not directory.is_dir():
         raise RunDirectoryError(f"{directory} is no directory; give the directory of a run of 'autoprune search'")
     try:
-        from autoprune.search.ledger import read_study
         from autoprune.search.storage import load_existing, shown_url, storage_errors
+        from autoprune.search.stored import read_study
     except ImportError:  # a bare machine re-renders from the records alone
         return read_records(directory / "records.jsonl")
     from autoprune.spec.document import load_document

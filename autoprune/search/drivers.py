@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 OWNER = "autoprune:owner"
+CONFIRMED = "autoprune:confirmed"
 BEAT = "autoprune:beat:"
 BEAT_S = 5.0
 LOST_AFTER_S = 60.0
@@ -59,6 +60,15 @@ class Drivers:
         if self.shared:
             trial.set_user_attr(OWNER, self._name)
 
+    def confirm(self, trial: Trial) -> None:
+        """Note that a trial of this driver is wanted, and will be run."""
+        if self.shared:
+            trial.set_user_attr(CONFIRMED, True)
+
+    def confirmed(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is noted as wanted."""
+        return CONFIRMED in trial.user_attrs
+
     def is_lost(self, trial: FrozenTrial) -> bool:
         """Whether nobody works on a running trial any more."""
         if not self.shared:
@@ -74,11 +84,13 @@ class Drivers:
         return now - self._seen.setdefault(key, (-1, now))[1] > LOST_AFTER_S
 
     def others(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        """Return the trials that other drivers work on."""
+        """Return the trials that other drivers work on, or did until they were lost: those are still to be taken over.
+
+        Were one that is lost left out before it is taken over, its place would go to something else.
+        """
         if not self.shared:
             return []
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        return [trial for trial in running if trial.user_attrs.get(OWNER) != self._name and not self.is_lost(trial)]
+        return [t for t in trials if t.state == TrialState.RUNNING and t.user_attrs.get(OWNER) != self._name]
 
     def _look(self) -> None:
         now = time.monotonic()

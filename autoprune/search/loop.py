@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from autoprune.errors import RunError
 from autoprune.search.executors import Executor, Job
-from autoprune.search.ledger import Ledger, counts
+from autoprune.search.ledger import Ledger
+from autoprune.search.stored import counts
 from autoprune.spec.front import DENSE, front, hypervolume_history, hypervolume_of
 from autoprune.spec.record import TrialRecord
 from autoprune.spec.study import SearchSpec
@@ -128,8 +129,8 @@ class Loop:
             went = self._ledger.climb(job, record)
             if isinstance(went, Job):
                 self._waiting.append(went)
-            else:
-                self._settled(self._ledger.settle(job, went))
+            elif (settled := self._ledger.settle(job, went)) is not None:
+                self._settled(settled)
 
     def _fill(self) -> str:
         """Propose while there is room; return why nothing more is to be proposed, empty if all is or will be done."""

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from autoprune.errors import RunDirectoryError
 from autoprune.search import storage
-from autoprune.search.ledger import counts, read_study
 from autoprune.search.lock import is_held
+from autoprune.search.stored import counts, read_study
 from autoprune.spec.front import front, hypervolume_of
 from autoprune.spec.study import StudySpec, load_study
 

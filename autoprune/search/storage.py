@@ -32,7 +32,10 @@ IDENTITY = "autoprune:identity"
 STUDY = "autoprune:study"
 RECORD = "autoprune:record"
 SURVEY = "autoprune:survey"
+TEST_SCORE = "autoprune:test_score:"
+"""Begins the key of one trial's test score: two drivers that score a front overwrite nothing of each other's."""
 TEST_SCORES = "autoprune:test_scores"
+"""All test scores in one, as older versions kept them."""
 ORIGIN = "autoprune:origin"
 
 MOST_RACES = 3
@@ -159,6 +162,9 @@ def _connect(url: str | None, directory: Path) -> RDBStorage:
         storage = RDBStorage(text, engine_kwargs=arguments)
         if text.startswith("sqlite"):
             event.listen(storage.engine, "connect", _write_ahead)
+            if url is not None:
+                event.listen(storage.engine, "connect", _no_implicit_begin)
+                event.listen(storage.engine, "begin", _begin_for_writing)
             storage.engine.dispose()  # connections made before the listener
         return storage
     except (ArgumentError, ImportError) as error:
@@ -176,6 +182,19 @@ def _write_ahead(connection: Any, _: Any) -> None:
         return  # somebody reads the file just now: the mode that it has serves as well, and the next one switches it
     if mode == "wal":
         connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _no_implicit_begin(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy begins, not the sqlite3 module
+
+
+def _begin_for_writing(connection: Any) -> None:
+    """Let one driver at a time into a file that several share.
+
+    SQLite knows no SELECT ... FOR UPDATE, by which Optuna gives a waiting trial to one process, and a new one a number
+    of its own: two drivers that read before either writes would get the same.
+    """
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _sqlite_url(path: Path) -> str:
@@ -260,6 +279,19 @@ def study_record(study: optuna.Study) -> StudyRecord | None:
     """Return what holds for the whole study; None before the dense model was measured."""
     data = study.user_attrs.get(STUDY)
     return None if data is None else parse_document(StudyRecord, data, "the study in the storage")
+
+
+def test_scores(study: optuna.Study) -> dict[int, float]:
+    """Return the scores on test data, by trial number."""
+    attrs = study.user_attrs
+    found = {int(number): float(score) for number, score in attrs.get(TEST_SCORES, {}).items()}
+    single = {key.removeprefix(TEST_SCORE): score for key, score in attrs.items() if key.startswith(TEST_SCORE)}
+    return found | {int(number): float(score) for number, score in single.items()}
+
+
+def keep_test_score(study: optuna.Study, number: int, score: float) -> None:
+    """Keep a trial's score on test data."""
+    study.set_user_attr(f"{TEST_SCORE}{number}", score)
 
 
 def survey_of(study: optuna.Study) -> Survey | None:

@@ -14,12 +14,13 @@ from autoprune.search import storage
 from autoprune.search.about import identity
 from autoprune.search.damage import DamageTable, damage_table, wants_probes
 from autoprune.search.executors import EXECUTORS, ExecutorRequest
-from autoprune.search.ledger import Ledger, read_study
+from autoprune.search.ledger import Ledger
 from autoprune.search.lock import exclusive
 from autoprune.search.loop import GOES_ON, Loop, Progress
 from autoprune.search.proposals import make_proposals
 from autoprune.search.reachable import check_reachable
 from autoprune.search.samplers import SAMPLERS
+from autoprune.search.stored import read_study
 from autoprune.search.survey import Surveyed, take_survey
 from autoprune.spec.executor import executor_key
 from autoprune.spec.front import front

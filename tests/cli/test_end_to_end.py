@@ -20,7 +20,7 @@ from autoprune.cost.macs import count_macs
 from autoprune.cost.storage import size_bytes
 from autoprune.results.report import write_report
 from autoprune.search import storage
-from autoprune.search.ledger import read_study
+from autoprune.search.stored import read_study
 from autoprune.search.study import Study
 from autoprune.spec.front import front
 

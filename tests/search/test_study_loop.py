@@ -16,8 +16,9 @@ from autoprune.errors import RunDirectoryError, RunError, TaskError
 from autoprune.search import loop, storage
 from autoprune.search import study as study_module
 from autoprune.search.about import identity
-from autoprune.search.ledger import Ledger, read_study
+from autoprune.search.ledger import Ledger
 from autoprune.search.local import LocalExecutor
+from autoprune.search.stored import read_study
 from autoprune.spec.front import hypervolume_history
 from autoprune.spec.record import Timings
 
