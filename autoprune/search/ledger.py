@@ -239,7 +239,10 @@ class Ledger:
         self._read_others()  # after the look at what runs: what ends in between is counted once at least
         before = {n for n in self._in_flight if n != number}
         before |= {o.number for o in others if o.number < number or (but_confirmed and self._drivers.confirmed(o))}
-        return self.finished + len(before - self._records.keys()) >= self._spec.search.trials
+        before -= self._records.keys()
+        if self.dense is None:
+            return bool(before)  # one measures the dense model, and everybody waits for it
+        return self.finished + len(before) >= self._spec.search.trials
 
     def climb(self, job: Job, record: TrialRecord) -> Job | TrialRecord:
         """Take what a job brought: the trial's next job, or the record to settle it with."""
