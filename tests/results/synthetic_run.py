@@ -108,89 +108,106 @@ def trial_record(
     dense = origin == "dense"
     fractions = [0.0 if dense else min(max(rng.gauss(sparsity, 0.15), 0.0), 0.9) for _ in names]
     fractions = [round(f * 20) / 20 for f in fractions]
-    criteria = ("magnitude_l1", "taylor", "batchnorm_scale")
-    layers, kept = {}, []
-    for i, (name, fraction) in enumerate(zip(names, fractions, strict=True)):
-        full = channels_of(i)
-        left = max(full - int(full * fraction), 1)
-        kept.append(left / full)
-        zeros = 0.5 if i % 5 == 3 and not dense else 0.0
-        before = kept[i - 1] if i else 1.0
-        layers[name] = LayerRecord(
-            channels=left,
-            dense_channels=full,
-            weight_sparsity=zeros,
-            macs=int(DENSE["macs"] / len(names) * left / full * before),
-        )
+    layers = layer_records(names, fractions, dense)
     share = sum(layer.macs for layer in layers.values()) / DENSE["macs"] if names else 1 - sparsity
     ratio = 1.0 if dense else 0.22 + 0.78 * share**0.85 + rng.gauss(0, 0.01)
     width = 0.0 if dense else abs(rng.gauss(0.012, 0.004))
     if drop is None:
         drop = 0.0 if dense else round(((1 - share) ** 4 * 0.08 + rng.gauss(-0.001, 0.003)) * 1797 / 4) / 1797 * 4
-    energy = DENSE["energy_mj"] * (0.6 * ratio + 0.4 * share)
+    values = values_of(share, ratio, drop)
+    return TrialRecord(
+        number=number,
+        state="complete",
+        origin=origin,
+        config=config_of(number, names, [] if dense else fractions, rng, task),
+        values=values,
+        score=SCORE - drop,
+        test_score=None if drop > 0.03 else 0.9778 - drop + rng.gauss(0, 0.002),
+        violations={"accuracy_drop": drop - BOUND} if drop > BOUND else {},
+        layers=layers,
+        uncounted_ops={"aten::scaled_dot_product_attention": 2} if number % 2 else {},
+        latency=latency_record(values["latency_ms"], ratio, width),
+        energy=energy_record(values, share, ratio),
+        recovery="batch norm re-estimated on 512 samples",
+        timings=Timings(
+            prune_s=0.04, cost_s=0.01, recover_s=0.3 + 0.1 * rng.random(), evaluate_s=0.5, latency_s=2.1, propose_s=0.2
+        ),
+        finished_at="2026-01-02T03:04:05Z",
+    )
+
+
+def layer_records(names: list[str], fractions: list[float], dense: bool) -> dict[str, LayerRecord]:
+    """Layers without a fraction of their channels; MACs fall with what a layer reads and what it makes."""
+    layers, before = {}, 1.0
+    for i, (name, fraction) in enumerate(zip(names, fractions, strict=True)):
+        full = channels_of(i)
+        left = max(full - int(full * fraction), 1)
+        layers[name] = LayerRecord(
+            channels=left,
+            dense_channels=full,
+            weight_sparsity=0.5 if i % 5 == 3 and not dense else 0.0,
+            macs=int(DENSE["macs"] / len(names) * left / full * before),
+        )
+        before = left / full
+    return layers
+
+
+def values_of(share: float, ratio: float, drop: float) -> dict[str, float]:
     params = float(int(DENSE["params"] * (0.1 + 0.9 * share)))
-    values = {
+    return {
         "accuracy_drop": drop,
         "macs": float(int(DENSE["macs"] * share)),
         "params": params,
         "size_bytes": params * 4,
         "dram_bytes": DENSE["dram_bytes"] * (0.2 + 0.8 * share),
         "latency_ms": DENSE["latency_ms"] * ratio,
-        "energy_mj": energy,
+        "energy_mj": DENSE["energy_mj"] * (0.6 * ratio + 0.4 * share),
     }
-    violations = {"accuracy_drop": drop - BOUND} if drop > BOUND else {}
-    config = PruningConfig(
+
+
+def config_of(number: int, names: list[str], fractions: list[float], rng: random.Random, task: str) -> PruningConfig:
+    """A channel choice for each fraction, every fifth layer with 2:4 too; no fractions: dense."""
+    criteria = ("magnitude_l1", "taylor", "batchnorm_scale")
+    return PruningConfig(
         model=ModelIdentity(fingerprint="sha256:5f1c9a0b7d3e4a21"),
         seed=7,
-        layers={}
-        if dense
-        else {
+        layers={
             name: (LayerChoice(granularity="channel", criterion=criteria[rng.randrange(3)], sparsity=fraction),)
             + ((LayerChoice(granularity="2:4", criterion="magnitude_l1"),) if i % 5 == 3 else ())
-            for i, (name, fraction) in enumerate(zip(names, fractions, strict=True))
+            for i, (name, fraction) in enumerate(zip(names, fractions, strict=False))
         },
         provenance=Provenance(run="runs/digits", trial=number, task=task, device="local-cpu", version="0.1.0"),
     )
-    return TrialRecord(
-        number=number,
-        state="complete",
-        origin=origin,
-        config=config,
-        values=values,
-        score=SCORE - drop,
-        test_score=None if drop > 0.03 else 0.9778 - drop + rng.gauss(0, 0.002),
-        violations=violations,
-        layers=layers,
-        uncounted_ops={"aten::scaled_dot_product_attention": 2} if number % 2 else {},
-        latency=LatencyRecord(
-            ms=values["latency_ms"],
-            ratio=ratio,
-            ratio_low=ratio - width,
-            ratio_high=ratio + width,
-            candidate_ms=values["latency_ms"] * 1.01,
-            candidate_p90_ms=values["latency_ms"] * 1.12,
-            dense_ms=DENSE["latency_ms"] * 1.01,
-            pairs=60,
-            converged=width < 0.02,
-            meter="measured: torch 2.13.0, 1 thread, batch 1, float32, inference_mode, 10 warm-up runs, pairs A B B A",
-        ),
-        energy=EnergyRecord(
-            mj=energy,
-            low_mj=energy * 0.8,
-            high_mj=energy * 1.3,
-            time_mj=energy * 0.5,
-            compute_mj=energy * 0.2,
-            memory_mj=energy * 0.3,
-            macs_only_mj=DENSE["energy_mj"] * share,
-            time_only_mj=DENSE["energy_mj"] * ratio,
-            dram_bytes=values["dram_bytes"],
-            basis="uncalibrated: ranking only",
-        ),
-        recovery="batch norm re-estimated on 512 samples",
-        timings=Timings(
-            prune_s=0.04, cost_s=0.01, recover_s=0.3 + 0.1 * rng.random(), evaluate_s=0.5, latency_s=2.1, propose_s=0.2
-        ),
-        finished_at="2026-01-02T03:04:05Z",
+
+
+def latency_record(ms: float, ratio: float, width: float) -> LatencyRecord:
+    return LatencyRecord(
+        ms=ms,
+        ratio=ratio,
+        ratio_low=ratio - width,
+        ratio_high=ratio + width,
+        candidate_ms=ms * 1.01,
+        candidate_p90_ms=ms * 1.12,
+        dense_ms=DENSE["latency_ms"] * 1.01,
+        pairs=60,
+        converged=width < 0.02,
+        meter="measured: torch 2.13.0, 1 thread, batch 1, float32, inference_mode, 10 warm-up runs, pairs A B B A",
+    )
+
+
+def energy_record(values: dict[str, float], share: float, ratio: float) -> EnergyRecord:
+    energy = values["energy_mj"]
+    return EnergyRecord(
+        mj=energy,
+        low_mj=energy * 0.8,
+        high_mj=energy * 1.3,
+        time_mj=energy * 0.5,
+        compute_mj=energy * 0.2,
+        memory_mj=energy * 0.3,
+        macs_only_mj=DENSE["energy_mj"] * share,
+        time_only_mj=DENSE["energy_mj"] * ratio,
+        dram_bytes=values["dram_bytes"],
+        basis="uncalibrated: ranking only",
     )
 
 
@@ -232,10 +249,34 @@ def with_findings(records: RunRecords, devices: tuple[str, ...] = ("raspberry-pi
     """The same run with everything that a search may find out beside its trials' values."""
     rng = random.Random(1)
     names = list(records.study.groups)
+    study = records.study.model_copy(
+        update={
+            "dense": dense_summary(records.study.device_title, names),
+            "payoffs": (
+                Payoff(granularity="channel", sparsity=0.5, ratio=ratio(0.6), measured=True),
+                Payoff(granularity="2:4", sparsity=0.5, ratio=ratio(1.0), measured=True, listed=False),
+            ),
+            "staircases": tuple(staircase(name) for name in names[:1]),
+            "damage": damage_of(names),
+            "dropped": tuple(
+                DroppedChoice(name=name, granularity="2:4", reason="2:4 does not pay here: 1.00x the time (0.98-1.02)")
+                for name in names
+            ),
+            "predictor": PredictorRecord(
+                basis="60 layers measured alone", measurements=60, mean_error=0.06, within_10=0.85, spearman=0.97
+            ),
+            "devices": {key: f"Title of {key}" for key in devices},
+        }
+    )
+    trials = tuple(enriched(trial, devices, rng) for trial in records.trials)
+    return records.model_copy(update={"study": study, "trials": trials})
+
+
+def dense_summary(title: str, names: list[str]) -> DeviceSummary:
     latency = DENSE["latency_ms"]
-    summary = DeviceSummary(
+    return DeviceSummary(
         device="local-cpu",
-        title=records.study.device_title,
+        title=title,
         meter="measured: torch 2.13.0",
         measured=True,
         latency_ms=latency,
@@ -249,31 +290,48 @@ def with_findings(records: RunRecords, devices: tuple[str, ...] = ("raspberry-pi
         peak_macs_per_s=5e10,
         bandwidth=1e10,
         channel_step=8,
-        layers=tuple(
-            LayerCosts(
-                name=name,
-                type_name="Conv2d",
-                prunable=True,
-                calls=1,
-                macs=DENSE["macs"] / len(names),
-                params=1000,
-                weight_bytes=4000.0,
-                activation_bytes=9000.0 * (1 + i % 4),
-                dram_bytes=13000.0,
-                measured=LayerShare(
-                    share=ratio(0.9 / len(names), 0.1 / len(names)), ms=latency * (0.5 + 0.8 * (i % 3) / 2) / len(names)
-                ),
-                modelled_ms=latency * 0.8 / len(names),
-                launch_ms=0.01,
-                compute_ms=0.2,
-                memory_ms=0.1,
-                bound=("compute", "memory", "launch")[i % 3],
-                energy_mj=2.0,
-            )
-            for i, name in enumerate(names)
+        layers=tuple(layer_costs(i, name, len(names)) for i, name in enumerate(names)),
+    )
+
+
+def layer_costs(index: int, name: str, layers: int) -> LayerCosts:
+    latency = DENSE["latency_ms"]
+    return LayerCosts(
+        name=name,
+        type_name="Conv2d",
+        prunable=True,
+        calls=1,
+        macs=DENSE["macs"] / layers,
+        params=1000,
+        weight_bytes=4000.0,
+        activation_bytes=9000.0 * (1 + index % 4),
+        dram_bytes=13000.0,
+        measured=LayerShare(
+            share=ratio(0.9 / layers, 0.1 / layers), ms=latency * (0.5 + 0.8 * (index % 3) / 2) / layers
+        ),
+        modelled_ms=latency * 0.8 / layers,
+        launch_ms=0.01,
+        compute_ms=0.2,
+        memory_ms=0.1,
+        bound=("compute", "memory", "launch")[index % 3],
+        energy_mj=2.0,
+    )
+
+
+def staircase(name: str) -> Staircase:
+    return Staircase(
+        layer=name,
+        measured=True,
+        points=(
+            StairPoint(channels=16, ratio=ratio(1.0), on_step=False),
+            StairPoint(channels=9, ratio=ratio(1.1), on_step=False),
+            StairPoint(channels=8, ratio=ratio(0.5), on_step=True),
         ),
     )
-    damage = tuple(
+
+
+def damage_of(names: list[str]) -> tuple[DamageRecord, ...]:
+    return tuple(
         DamageRecord(
             name=name,
             granularity="channel",
@@ -286,72 +344,39 @@ def with_findings(records: RunRecords, devices: tuple[str, ...] = ("raspberry-pi
         for sparsity in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
         for criterion, offset in (("taylor", 0.0), ("magnitude_l1", 0.001))
     )
-    study = records.study.model_copy(
+
+
+def enriched(trial: TrialRecord, devices: tuple[str, ...], rng: random.Random) -> TrialRecord:
+    """A measured trial with prediction, rungs, worker and what it costs on further devices."""
+    if trial.latency is None or trial.score is None:
+        return trial
+    ms, drop, latency = trial.latency.ms, trial.values["accuracy_drop"], DENSE["latency_ms"]
+    turned = 1.6 - trial.latency.ratio * 0.6  # on the last device the order is turned round
+    layers = {
+        name: layer.model_copy(
+            update={"dram_bytes": 2e4 + layer.macs * 0.02, "predicted_ms": 0.02 + layer.macs / DENSE["macs"] * latency}
+        )
+        for name, layer in trial.layers.items()
+    }
+    return trial.model_copy(
         update={
-            "dense": summary,
-            "payoffs": (
-                Payoff(granularity="channel", sparsity=0.5, ratio=ratio(0.6), measured=True),
-                Payoff(granularity="2:4", sparsity=0.5, ratio=ratio(1.0), measured=True, listed=False),
+            "layers": layers,
+            "prediction": Prediction(ms=ms * 1.1, low_ms=ms * 0.9, high_ms=ms * 1.3, source="60 layers"),
+            "rungs": (
+                RungRecord(name="256 samples", score=trial.score, drop=drop + rng.gauss(0, 0.002), seconds=0.5),
+                *([RungRecord(name="all", score=trial.score, drop=drop, seconds=2.0)] if trial.number % 3 else []),
             ),
-            "staircases": tuple(
-                Staircase(
-                    layer=name,
-                    measured=True,
-                    points=(
-                        StairPoint(channels=16, ratio=ratio(1.0), on_step=False),
-                        StairPoint(channels=9, ratio=ratio(1.1), on_step=False),
-                        StairPoint(channels=8, ratio=ratio(0.5), on_step=True),
-                    ),
+            "worker": WorkerRecord(
+                host="node-1", pid=100 + trial.number % 2, threads=1, attempts=1 + (trial.number == 8)
+            ),
+            "devices": {
+                key: DeviceValues(
+                    latency_ms=10.0 * r, ratio=r, ratio_low=r, ratio_high=r, energy_mj=5.0 * r, measured=False
                 )
-                for name in names[:1]
-            ),
-            "damage": damage,
-            "dropped": tuple(
-                DroppedChoice(name=name, granularity="2:4", reason="2:4 does not pay here: 1.00x the time (0.98-1.02)")
-                for name in names
-            ),
-            "predictor": PredictorRecord(
-                basis="60 layers measured alone", measurements=60, mean_error=0.06, within_10=0.85, spearman=0.97
-            ),
-            "devices": {key: f"Title of {key}" for key in devices},
+                for key, r in zip(devices, (trial.latency.ratio, turned), strict=False)
+            },
         }
     )
-
-    def enriched(trial: TrialRecord) -> TrialRecord:
-        if trial.latency is None or trial.score is None:
-            return trial
-        ms, drop = trial.latency.ms, trial.values["accuracy_drop"]
-        turned = 1.6 - trial.latency.ratio * 0.6  # on the last device the order is turned round
-        layers = {
-            name: layer.model_copy(
-                update={
-                    "dram_bytes": 2e4 + layer.macs * 0.02,
-                    "predicted_ms": 0.02 + layer.macs / DENSE["macs"] * latency,
-                }
-            )
-            for name, layer in trial.layers.items()
-        }
-        return trial.model_copy(
-            update={
-                "layers": layers,
-                "prediction": Prediction(ms=ms * 1.1, low_ms=ms * 0.9, high_ms=ms * 1.3, source="60 layers"),
-                "rungs": (
-                    RungRecord(name="256 samples", score=trial.score, drop=drop + rng.gauss(0, 0.002), seconds=0.5),
-                    *([RungRecord(name="all", score=trial.score, drop=drop, seconds=2.0)] if trial.number % 3 else []),
-                ),
-                "worker": WorkerRecord(
-                    host="node-1", pid=100 + trial.number % 2, threads=1, attempts=1 + (trial.number == 8)
-                ),
-                "devices": {
-                    key: DeviceValues(
-                        latency_ms=10.0 * r, ratio=r, ratio_low=r, ratio_high=r, energy_mj=5.0 * r, measured=False
-                    )
-                    for key, r in zip(devices, (trial.latency.ratio, turned), strict=False)
-                },
-            }
-        )
-
-    return records.model_copy(update={"study": study, "trials": tuple(enriched(trial) for trial in records.trials)})
 
 
 def ratio(value: float, width: float = 0.02) -> Ratio:
