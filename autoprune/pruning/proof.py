@@ -40,7 +40,8 @@ class Proof:
 
     def __str__(self) -> str:
         exact = f"surgery checked on this model: relative error {self.relative_error:.1e} ({str(self.dtype)[6:]})"
-        return f"{exact}; {len(self.refused)} groups refused" if self.refused else exact
+        groups = "1 group" if len(self.refused) == 1 else f"{len(self.refused)} groups"
+        return f"{exact}; {groups} refused" if self.refused else exact
 
 
 def proven_groups(

@@ -77,12 +77,13 @@ function domainOf(axis, values) {
 
 function axes(x, y, xTicks, yTicks, xAxis, yAxis, box) {
   const middle = (box.left + box.right) / 2, ends = {first: box.left, last: box.right};
+  const letters = xAxis.names.length > 1 ? clamp(Math.floor((box.right - box.left) / (xAxis.names.length - 1) / 9.5), 5, 22) : 22;
   return s("g", {class: "axes"},
     yTicks.map((value) => s("g", {transform: `translate(0 ${y(value).toFixed(1)})`},
       s("line", {x1: box.left, x2: box.right, class: "grid"}),
       s("text", {x: box.left - 7, dy: "0.32em", "text-anchor": "end"}, shortened(axisText(yAxis, value), 24)))),
     xTicks.map((value) => {
-      const text = shortened(axisText(xAxis, value), xAxis.names.length > 3 ? 12 : 22), half = textWidth(text) / 2;
+      const text = shortened(axisText(xAxis, value), letters), half = textWidth(text) / 2;
       const at = x(value), anchor = at + half > ends.last + 8 ? "end" : at - half < 2 ? "start" : "middle";
       return s("g", {transform: `translate(${at.toFixed(1)} ${box.bottom})`},
         s("line", {y2: 4, class: "tick"}), s("text", {y: 17, "text-anchor": anchor}, text));

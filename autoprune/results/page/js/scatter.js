@@ -108,19 +108,29 @@ function drawScatter(place, controls, legend) {
   }
 
   function pickLabels(frame) {
-    const out = s("g", {class: "labels"});
-    const placed = new Map();
-    for (const [title, at] of DATA.picks) placed.set(at, [...(placed.get(at) || []), title]);
-    for (const [at, titles] of placed) {
-      const point = points.find((p) => p.trial.index === at);
-      if (!point) continue;
-      const text = titles.join(", "), toLeft = point.px + 14 + textWidth(text, 12) > frame.right;
-      const low = point.py > frame.bottom - 22;
-      out.append(s("text", {x: point.px + (toLeft ? -10 : 10), y: point.py + (low ? -9 : 16), "text-anchor": toLeft ? "end" : "start"}, text));
-    }
-    const dense = points.find((p) => p.trial.dense);
-    if (dense) out.append(s("text", {x: dense.px - 10, y: dense.py - 10, "text-anchor": dense.px < frame.left + 50 ? "start" : "end"}, "dense"));
-    return out;
+    const named = new Map();
+    for (const [title, at] of DATA.picks) named.set(at, [...(named.get(at) || []), title]);
+    const labels = [...named].map(([at, titles]) => [points.find((p) => p.trial.index === at), titles.join(", "), 16]);
+    labels.push([points.find((p) => p.trial.dense), "dense", -9]);
+    const there = labels.filter(([point]) => point);
+    const taken = there.map(([{px, py}]) => ({left: px - 8, right: px + 8, y: py - 13}));  // where the letter of a pin stands
+    return s("g", {class: "labels"}, there.map(([point, text, below]) => {
+      const [x, y, toLeft] = freePlace(point, textWidth(text, 12), below, frame, taken);
+      return s("text", {x, y, "text-anchor": toLeft ? "end" : "start"}, text);
+    }));
+  }
+
+  // Right or left of a point and below or above it, the first place inside the frame that no other label has.
+  function freePlace(point, width, below, frame, taken) {
+    const places = [[1, below], [-1, below], [1, 7 - below], [-1, 7 - below]].map(([side, dy]) => {
+      const x = point.px + 10 * side, y = point.py + dy;
+      return {x, y, toLeft: side < 0, left: side < 0 ? x - width : x, right: side < 0 ? x : x + width};
+    });
+    const clear = (at) => at.left >= frame.left && at.right <= frame.right && at.y <= frame.bottom - 4 &&
+      taken.every((other) => at.right < other.left || at.left > other.right || Math.abs(at.y - other.y) > 13);
+    const best = places.find(clear) || places.find((at) => at.left >= frame.left && at.right <= frame.right) || places[0];
+    taken.push(best);
+    return [best.x, best.y, best.toLeft];
   }
 
   function colorScale(inside) {
