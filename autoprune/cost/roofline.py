@@ -9,6 +9,7 @@ do. A model orders candidates; where the device is at hand, the measurement repl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,11 @@ from autoprune.cost.table import OpTable, table_of
 from autoprune.cost.traffic import Traffic
 from autoprune.cost.traits import OpTraits, layer_kind
 from autoprune.cost.workload import Workload
-from autoprune.spec.hardware import DeviceProfile
+from autoprune.spec.hardware import DeviceProfile, Figure
 from autoprune.spec.record import LatencyRecord
+
+Pace = Literal["value", "quick", "slow"]
+"""Of a figure: its best value, or an end of its range."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,7 @@ def predict_latency(workload: Workload, traffic: Traffic, profile: DeviceProfile
     Returns:
         Seconds, whole and per operator. Not modelled: kernels that overlap, clocks that fall with heat.
     """
-    dense_bytes = np.array([op.dense_level_bytes for op in traffic.ops]).reshape(1, len(workload.ops), -1)
-    speedup = np.array([[op.savings.speedup for op in traffic.ops]])
-    fused = np.array([op.fused for op in traffic.ops], np.bool_)
-    table = table_of(workload)
+    table, dense_bytes, speedup, fused = _inputs(workload, traffic)
     times = Roofline(table.traits, profile).times(table, dense_bytes, speedup, fused)
     ops = tuple(_op_latency(n, op.name, times, traffic, profile) for n, op in enumerate(workload.ops))
     return LatencyPrediction(
@@ -118,22 +119,61 @@ def roofline_meter(profile: DeviceProfile, batch: int, dtype: str) -> str:
     return f"modelled: roofline of {profile.name}, batch {batch}, {dtype}; {trust}"
 
 
+def latency_interval(workload: Workload, traffic: Traffic, profile: DeviceProfile) -> tuple[float, float]:
+    """Return the shortest and the longest time of one run that the model allows, s.
+
+    Of a calibrated device: off by its leave-one-out error, as a factor. Of any other: with every figure at the quicker
+    and at the slower end of its range; no range stands for a figure that is known.
+
+    Args:
+        workload: What is executed.
+        traffic: Its traffic on this device.
+        profile: The device.
+    """
+    if profile.calibration is not None:
+        seconds = predict_latency(workload, traffic, profile).seconds
+        factor = 1 + profile.calibration.loo_mape
+        return seconds / factor, seconds * factor
+    table, dense_bytes, speedup, fused = _inputs(workload, traffic)
+    ends: tuple[Pace, Pace] = ("quick", "slow")
+    quick, slow = (
+        float(Roofline(table.traits, profile, end).times(table, dense_bytes, speedup, fused).seconds.sum())
+        for end in ends
+    )
+    return quick, slow
+
+
+def _inputs(workload: Workload, traffic: Traffic) -> tuple[OpTable, Floats, Floats, NDArray[np.bool_]]:
+    dense_bytes = np.array([op.dense_level_bytes for op in traffic.ops]).reshape(1, len(workload.ops), -1)
+    speedup = np.array([[op.savings.speedup for op in traffic.ops]])
+    return table_of(workload), dense_bytes, speedup, np.array([op.fused for op in traffic.ops], np.bool_)
+
+
 class Roofline:
     """Times on one device of versions of a network that run the same operators.
 
     Args:
         traits: The operators.
         profile: The device.
+        pace: Best value of each figure of the profile, or the quicker or slower end of its range.
     """
 
-    def __init__(self, traits: OpTraits, profile: DeviceProfile) -> None:
-        peaks = {dtype: profile.peak(dtype).value for dtype in {op.dtype for op in traits.ops}}
+    def __init__(self, traits: OpTraits, profile: DeviceProfile, pace: Pace = "value") -> None:
+        def rate_of(figure: Figure) -> float:
+            return {"value": figure.value, "quick": figure.high, "slow": figure.low}[pace]
+
+        def time_of(figure: Figure) -> float:
+            return {"value": figure.value, "quick": figure.low, "slow": figure.high}[pace]
+
+        peaks = {dtype: rate_of(profile.peak(dtype)) for dtype in {op.dtype for op in traits.ops}}
         rates = [(profile.kinds or {}).get(layer_kind(op)) for op in traits.ops]
         common, launch = profile.compute.utilisation, profile.runtime.launch_us
-        used = [(own.utilisation or common if own else common).value for own in rates]
+        used = [rate_of(own.utilisation or common if own else common) for own in rates]
         self._rate = np.array([peaks[op.dtype] for op in traits.ops]) * used
-        self._bandwidths = np.array([level.sustained_bandwidth for level in profile.memory[1:]])
-        self._launch_s = np.array([(own.launch_us if own else launch).value for own in rates]) * 1e-6
+        self._bandwidths = np.array(
+            [rate_of(level.measured_bandwidth or level.bandwidth) for level in profile.memory[1:]]
+        )
+        self._launch_s = np.array([time_of(own.launch_us if own else launch) for own in rates]) * 1e-6
         self._traits = traits
         known = {str(dtype): step for dtype, step in profile.compute.channel_step.items()}
         steps = [known.get(op.dtype) for op in traits.ops]

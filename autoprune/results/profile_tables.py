@@ -28,6 +28,9 @@ def headline(profile: ProfileRecord) -> str:
         + f" ({percent(sum(layer.ms for layer in layers) / device.latency_ms)})"
         for layers in slow
     )
+    outside = device.rest_ms / device.latency_ms
+    if outside > max((sum(layer.ms for layer in layers) for layers in slow), default=0.0) / device.latency_ms:
+        where = f"what runs between modules ({percent(outside)}), " + where
     return f"The dense network {how} {number(device.latency_ms)} ms on {plain(device.title)}; most in: {where}."
 
 
@@ -72,7 +75,12 @@ def layer_table(device: DeviceSummary, most: int | None = None) -> Table:
         rows.append(Row(tuple(cells)))
     total = _sum_row(WHOLE, device.layers, device)
     cells = list(total.cells)
-    cells[1], cells[2] = Cell(f"{number(device.latency_ms)} ms"), Cell("100 %")
+    cells[1], cells[2] = (
+        Cell(f"{number(device.latency_ms)} ms", "" if device.measured else _range(device)),
+        Cell("100 %"),
+    )
+    if device.measured:
+        cells[3] = Cell(f"{number(device.modelled_ms)} ms", _range(device))
     cells[-1] = Cell(
         f"{number(device.energy_mj)} mJ", f"{number(device.energy_low_mj)}–{number(device.energy_high_mj)}"
     )
@@ -158,7 +166,7 @@ def device_table(profile: ProfileRecord) -> Table | None:
         Row(
             (
                 Cell(plain(device.device, _NAME)),
-                Cell(f"{number(device.latency_ms)} ms"),
+                Cell(f"{number(device.latency_ms)} ms", "" if device.measured else _range(device)),
                 Cell("measured" if device.measured else "modelled"),
                 Cell(f"{number(device.energy_mj)} mJ", _spread(device)),
                 Cell(count(device.dram_bytes, "B")),
@@ -171,7 +179,7 @@ def device_table(profile: ProfileRecord) -> Table | None:
     )
     columns = (
         Column("device", numeric=False),
-        Column("latency"),
+        Column("latency", note="low–high where modelled"),
         Column("which is", numeric=False),
         Column("energy", note="modelled, low–high"),
         Column("DRAM traffic"),
@@ -292,6 +300,12 @@ def _some(texts: list[str], most: int = 5) -> str:
 
 def _spread(device: DeviceSummary) -> str:
     return f"{number(device.energy_low_mj)}–{number(device.energy_high_mj)}"
+
+
+def _range(device: DeviceSummary) -> str:
+    """Return the interval of the modelled time; nothing for a profile of an earlier version."""
+    low, high = device.modelled_low_ms, device.modelled_high_ms
+    return "" if low is None or high is None else f"{number(low)}–{number(high)}"
 
 
 def _sum_row(title: str, layers: Iterable[LayerCosts], device: DeviceSummary) -> Row:

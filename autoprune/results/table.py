@@ -185,7 +185,11 @@ def to_rich(table: Table, width: int = 160) -> RichTable:
         title=Text(table.caption), title_justify="left", header_style="bold", pad_edge=False, box=box.SIMPLE_HEAD
     )
     for column in (table.columns[i] for i in shown):
-        out.add_column(Text(column.title), justify="right" if column.numeric else "left", no_wrap=True)
+        # Where there is little room words go on in the next line, so that no number loses digits.
+        whole = column.numeric or not narrow
+        out.add_column(
+            Text(column.title), justify="right" if column.numeric else "left", no_wrap=whole, overflow="fold"
+        )
     for row in table.rows:
         cells = []
         for place, cell in ((i, row.cells[i]) for i in shown):

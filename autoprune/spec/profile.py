@@ -98,6 +98,9 @@ class DeviceSummary(Document):
         measured: Whether that was a measurement.
         latency_ms: Of one run.
         modelled_ms: By the roofline.
+        modelled_low_ms: The same with every figure of the profile at the quicker end of its range, or off by the
+            leave-one-out error of a calibration; absent in old profiles.
+        modelled_high_ms: At the slower end.
         rest_ms: Measured time that no module measured alone accounts for; 0 where latency is modelled.
         energy_mj: Modelled.
         energy_low_mj: With every figure of the profile at the lower end of its range.
@@ -116,6 +119,8 @@ class DeviceSummary(Document):
     measured: bool
     latency_ms: Positive
     modelled_ms: Positive
+    modelled_low_ms: Positive | None = None
+    modelled_high_ms: Positive | None = None
     rest_ms: Quantity = 0.0
     energy_mj: Quantity
     energy_low_mj: Quantity

@@ -175,3 +175,20 @@ def test_markdown_and_page_hold_the_same_tables(profile):
         assert row.cells[-1].text in page
         assert row.cells[-1].text in text
     assert "aten::gelu (2)" in page
+
+
+def test_modelled_times_stand_with_their_interval(profile: ProfileRecord) -> None:
+    ends = {"modelled_low_ms": 1.5, "modelled_high_ms": 6.25}
+    here, there = device([layer("a", 2.0, 0.2)], **ends), device([layer("a", 2.0)], measured=False, **ends)
+    assert layer_table(here).rows[-1].cells[3].detail == "1.50–6.25"
+    assert layer_table(there).rows[-1].cells[1].detail == "1.50–6.25"
+    table = device_table(profile.model_copy(update={"device": here, "others": (there,)}))
+    assert [row.cells[1].detail for row in table.rows] == ["", "1.50–6.25"]
+    assert layer_table(device([layer("a", 2.0)], measured=False)).rows[-1].cells[1].detail == ""  # an old profile
+
+
+def test_the_headline_says_when_most_time_is_in_no_module() -> None:
+    small = [layer("a", 2.0, 0.2), layer("b", 1.0, 0.1)]
+    base = ProfileRecord.model_construct(device=device(small, rest_ms=7.0))
+    assert headline(base).endswith("most in: what runs between modules (70 %), a (20 %), b (10 %).")
+    assert "between modules" not in headline(ProfileRecord.model_construct(device=device(small, rest_ms=1.0)))

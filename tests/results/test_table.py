@@ -108,3 +108,15 @@ def test_markdown_and_terminal_take_no_markup_from_names():
     stream = io.StringIO()
     Console(file=stream, width=2000).print(to_rich(table))
     assert "[bold]1[/bold]" in stream.getvalue()
+
+
+def test_a_narrow_terminal_cuts_no_number() -> None:
+    table = Table(
+        "Wide",
+        (Column("module", numeric=False), *(Column(f"column {n}") for n in range(6)), Column("said", numeric=False)),
+        (Row((Cell("blocks.0.attention.out (Linear)"), *(Cell("123.45 ms") for _ in range(6)), Cell("no gain here"))),),
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(to_rich(table, width=100))
+    assert stream.getvalue().count("123.45 ms") == 6
+    assert "…" not in stream.getvalue()

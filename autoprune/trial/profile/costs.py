@@ -9,7 +9,7 @@ from torch import nn
 
 from autoprune.cost.energy import estimate_energy
 from autoprune.cost.meters import ModelInputs
-from autoprune.cost.roofline import LatencyPrediction, predict_latency
+from autoprune.cost.roofline import LatencyPrediction, latency_interval, predict_latency
 from autoprune.cost.traffic import Traffic, traffic_of
 from autoprune.cost.workload import Workload
 from autoprune.spec.hardware import DeviceProfile
@@ -98,6 +98,7 @@ def summarise_device(
     """
     traffic = traffic_of(workload, profile, runtime)
     predicted = predict_latency(workload, traffic, profile)
+    quick, slow = latency_interval(workload, traffic, profile)
     latency_ms = measured.latency_ms if measured is not None else 1e3 * predicted.seconds
     known = sum(ratio.value for ratio in measured.shares.values()) if measured is not None else 0.0
     scale = latency_ms / max(known, 1.0)
@@ -114,6 +115,8 @@ def summarise_device(
         measured=measured is not None,
         latency_ms=latency_ms,
         modelled_ms=1e3 * predicted.seconds,
+        modelled_low_ms=1e3 * quick,
+        modelled_high_ms=1e3 * slow,
         rest_ms=max(0.0, latency_ms - known * scale) if measured is not None else 0.0,
         energy_mj=1e3 * energy.total_j,
         energy_low_mj=1e3 * energy.low_j,
