@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isclose
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from autoprune.spec.record import RunRecords, StudyRecord, TrialRecord
 from autoprune.spec.study import StudySpec
 from autoprune.training.methods import Method
 from autoprune.training.schedules import CubicSchedule, Schedule
+from autoprune.trial.runner import TrialRunner
 
 
 def check_criterion(criterion: Criterion, evidence: Evidence) -> None:
@@ -260,8 +262,24 @@ def _convolutions(width: int) -> nn.Sequential:
     )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """An errand that tells of which network a runner is, or raises."""
+
+    on_device: ClassVar[bool] = False
+    number: int
+    raises: bool = False
+
+    def __call__(self, runner: TrialRunner) -> tuple[int, str]:
+        if self.raises:
+            raise ValueError(f"errand {self.number} raises")
+        return self.number, runner.graph.fingerprint
+
+
 def check_executor(executor: Executor, jobs: Sequence[Job], broken: Job) -> None:
     """Check that an executor gives every job back once, with its own record, and a failed one for what raises.
+
+    Errands come back once as well, with their result or what they raised.
 
     Args:
         executor: Open; it is closed here.
@@ -286,6 +304,13 @@ def check_executor(executor: Executor, jobs: Sequence[Job], broken: Job) -> None
         failed = back[broken.number]
         assert failed.state == "failed", "a job that raises is a failed trial"
         assert failed.error, "a failed trial says why"
+        asked = [_Asked(0), _Asked(1, raises=True), _Asked(2)]
+        done = {performed.errand: performed for performed in executor.perform(asked)}
+        assert done.keys() == set(asked), "every errand comes back, once"
+        assert isinstance(done[asked[1]].error, ValueError), "what an errand raises is told"
+        model = broken.config.model.fingerprint
+        assert all(done[each].value == (each.number, model) for each in (asked[0], asked[2])), "its own result"
+        assert isinstance(executor.has_meter, bool)
     finally:
         executor.close()
 

@@ -175,14 +175,18 @@ def energy_parts(
         level_bytes: Bytes over the inner edge of each level but the innermost.
         end: Best value of each figure of the profile, or an end of its range.
     """
-    power = profile.power
-    time = latency_s * (getattr(power.idle_w, end) + getattr(power.active_w, end))
+    time: Any = latency_s * time_power_w(profile, end)
     compute: Any = sum(getattr(profile.mac_energy(dtype), end) * count * 1e-12 for dtype, count in macs.items())
     memory: Any = sum(
         getattr(level.energy_pj_per_bit, end) * 8 * moved * 1e-12
         for level, moved in zip(profile.memory[1:], level_bytes, strict=True)
     )
     return time, compute, memory
+
+
+def time_power_w(profile: DeviceProfile, end: End = "value") -> Any:
+    """Return the power that a device draws for as long as it runs, W."""
+    return getattr(profile.power.idle_w, end) + getattr(profile.power.active_w, end)
 
 
 def _basis(profile: DeviceProfile) -> str:

@@ -99,8 +99,14 @@ def about_study(
             runner.modelled_because or f"latency is modelled: {title} is not measured from here, so it only ranks"
         )
     said += _said_of_int8(spec, runner)
-    if runner.devices:
-        said.append(f"latency and energy on {', '.join(runner.devices)} are modelled, so they only rank")
+    measured = [name for name, values in (dense.devices or {}).items() if values.measured]
+    modelled = [name for name in runner.devices if name not in measured]
+    if measured:
+        said.append(
+            f"latency on {', '.join(measured)} is measured there too; energy there is modelled, so it only ranks"
+        )
+    if modelled:
+        said.append(f"latency and energy on {', '.join(modelled)} are modelled, so they only rank")
     return StudyRecord(
         spec=spec,
         device_title=runner.profile.title,

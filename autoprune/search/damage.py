@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import optuna
 
+from autoprune.search.errands import Hands, OwnHands
 from autoprune.search.greybox.domain import Floats
 from autoprune.search.proposals import NONE, Knob, Proposals
 from autoprune.spec.config import LayerChoice, PruningConfig
@@ -88,8 +90,48 @@ class DamageTable:
         return {knob.name: _array(knob, self.records) for knob in proposals.knobs}
 
 
+@dataclass(frozen=True)
+class DenseErrand:
+    """Score the dense model."""
+
+    on_device: ClassVar[bool] = False
+
+    def __call__(self, runner: TrialRunner) -> float:
+        """Return its score.
+
+        Raises:
+            TaskError: It cannot be scored.
+        """
+        return score_dense(runner.task.evaluate, runner.model, "evaluate")
+
+
+@dataclass(frozen=True)
+class ProbeErrand:
+    """Try the choices of one group or layer.
+
+    Attributes:
+        knob: Which.
+        proposals: The space.
+        score: Of the dense model.
+    """
+
+    on_device: ClassVar[bool] = False
+    knob: Knob
+    proposals: Proposals
+    score: float
+
+    def __call__(self, runner: TrialRunner) -> tuple[DamageRecord, ...]:
+        """Return the probes."""
+        meter = runner.book.keep(("damage", self.score), lambda: DamageMeter(runner, self.score))
+        return tuple(_probe(self.knob, meter, runner, self.proposals))
+
+
 def damage_table(
-    study: optuna.Study, runner: TrialRunner, proposals: Proposals, say: Callable[[str], None] = lambda _: None
+    study: optuna.Study,
+    runner: TrialRunner,
+    proposals: Proposals,
+    say: Callable[[str], None] = lambda _: None,
+    hands: Hands | None = None,
 ) -> DamageTable:
     """Try what was not tried yet, and return the table.
 
@@ -98,27 +140,29 @@ def damage_table(
         runner: The model with its data.
         proposals: The space; residual blocks of it are not tried.
         say: Told when it begins.
+        hands: What tries them; None: this process.
 
     Raises:
         TaskError: The dense model cannot be scored.
     """
+    hands = hands or OwnHands(runner)
     kept = study.user_attrs.get(DAMAGE)
     if kept is None:
-        kept = {"score": score_dense(runner.task.evaluate, runner.model, "evaluate"), "probes": []}
+        (dense,) = hands.perform([DenseErrand()])
+        kept = {"score": dense.value, "probes": []}
     score, known = (
         float(kept["score"]),
         [parse_document(DamageRecord, data, "a probe in the storage") for data in kept["probes"]],
     )
     tried = {record.name for record in known}
-    meter: DamageMeter | None = None
-    for knob in proposals.knobs:
-        if knob.name in tried or knob.stage is not None:
-            continue
-        if meter is None:
-            say("Trying single choices on a small batch (search.probe) ...")
-            meter = DamageMeter(runner, score)
-        known += _probe(knob, meter, runner, proposals)
+    lacking = [knob for knob in proposals.knobs if knob.name not in tried and knob.stage is None]
+    if lacking:
+        say("Trying single choices on a small batch (search.probe) ...")
+    for probed in hands.perform([ProbeErrand(knob, proposals, score) for knob in lacking]):
+        known += probed.value
         study.set_user_attr(DAMAGE, {"score": score, "probes": [record.to_data() for record in known]})
+    place = {knob.name: number for number, knob in enumerate(proposals.knobs)}
+    known.sort(key=lambda record: place.get(record.name, len(place)))  # workers end in any order
     return DamageTable(tuple(known), proposals, score)
 
 

@@ -1,17 +1,18 @@
 """Where trials run: what an executor is, and which there are.
 
 The driver (:mod:`autoprune.search.loop`) proposes, and keeps the books; an executor turns a :class:`Job` into a
-record. It knows nothing of samplers or storages.
+record, and does the errands of a study. It knows nothing of samplers or storages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from autoprune.registry import Registry
+from autoprune.search.errands import Errand, Performed, T
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.record import TrialRecord
 from autoprune.trial.runner import TrialRunner
@@ -57,6 +58,21 @@ class Executor(Protocol):
 
         Raises:
             AutopruneError: The dense model cannot be scored or measured, or what the jobs run on is gone for good.
+        """
+        ...
+
+    @property
+    def has_meter(self) -> bool:
+        """Whether latency is measured, and not modelled."""
+        ...
+
+    def perform(self, errands: Sequence[Errand[T]]) -> Iterator[Performed[T]]:
+        """Yield each errand once it is done, in the order in which they end, with its result or what it raised.
+
+        Called while no job is in flight.
+
+        Raises:
+            AutopruneError: What errands run on is gone for good.
         """
         ...
 

@@ -23,6 +23,7 @@ from autoprune.search.about import about_study, bound_notes
 from autoprune.search.climbing import Climbing
 from autoprune.search.damage import DamageTable
 from autoprune.search.drivers import Drivers
+from autoprune.search.errands import Hands, NormWarning, OwnHands, ScoreOnTest
 from autoprune.search.executors import Job
 from autoprune.search.greybox import History
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
@@ -50,6 +51,7 @@ class Ledger:
         directory: The run directory, for the provenance of configs.
         shown: The study as it may be shown to anybody.
         table: What single choices cost; None where that was not tried.
+        hands: What scores networks on test data; None: this process.
 
     Raises:
         RunDirectoryError: A study to start from has no records, or is of another architecture.
@@ -66,7 +68,9 @@ class Ledger:
         directory: Path,
         shown: StudySpec,
         table: DamageTable | None = None,
+        hands: Hands | None = None,
     ) -> None:
+        self._hands = hands or OwnHands(runner)
         self._study, self._runner, self._surveyed = study, runner, surveyed
         self._table, self._forecast = table, surveyed.forecast
         self._proposals = surveyed.narrowed.proposals if table is None else table.proposals
@@ -291,8 +295,10 @@ class Ledger:
 
     def _begin(self, dense: TrialRecord) -> None:
         """Write what holds for the whole study, as soon as the dense model was measured."""
-        self.test(dense)  # a test that cannot run is better known before the search than after
-        warning = self._runner.norm_warning(dense.score or 0.0)
+        for error in self.test(dense).values():
+            raise error  # a test that cannot run is better known before the search than after
+        (norm,) = self._hands.perform([NormWarning(dense.score or 0.0)])
+        warning = norm.value
         self.warnings = (*((warning,) if warning else ()), *bound_notes(self._spec, self._runner, dense))
         about = about_study(self._shown, self._runner, dense, self._surveyed, self.warnings)
         if self._table is not None:
@@ -321,13 +327,17 @@ class Ledger:
         self._in_flight.clear()
         self._climbing.clear()
 
-    def test(self, record: TrialRecord) -> None:
-        """Score a trial on test data, once however often this is asked."""
-        if record.config is None or record.number in storage.test_scores(self._study):
-            return
-        score = self._runner.test_score(record.config)
-        if score is not None:
-            storage.keep_test_score(self._study, record.number, score)
+    def test(self, *records: TrialRecord) -> dict[int, Exception]:
+        """Score trials on test data, each once however often this is asked; return by number what they raised."""
+        known, failed = storage.test_scores(self._study), dict[int, Exception]()
+        wanted = [ScoreOnTest(r.number, r.config) for r in records if r.number not in known and r.config is not None]
+        for scored in self._hands.perform(wanted) if self._runner.task.test is not None else ():
+            assert isinstance(scored.errand, ScoreOnTest)
+            if scored.error is not None:
+                failed[scored.errand.number] = scored.error
+            elif scored.value is not None:
+                storage.keep_test_score(self._study, scored.errand.number, scored.value)
+        return failed
 
     def _read_others(self) -> None:
         for trial in self._study.get_trials(deepcopy=False):

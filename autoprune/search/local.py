@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator, Sequence
 
+from autoprune.search.errands import Errand, OwnHands, Performed, T
 from autoprune.search.executors import Job
 from autoprune.spec.record import TrialRecord
 from autoprune.trial.runner import TrialRunner
@@ -51,6 +53,15 @@ class LocalExecutor:
         job, self._job = self._job, None
         assert job is not None, "there is a job to wait for"
         return job, run_job(self._runner, job)
+
+    @property
+    def has_meter(self) -> bool:
+        """Whether this machine measures the study's device."""
+        return self._runner.meter is not None
+
+    def perform(self, errands: Sequence[Errand[T]]) -> Iterator[Performed[T]]:
+        """Do errands, one after the other."""
+        return OwnHands(self._runner).perform(errands)
 
     def close(self) -> None:
         """Forget the job that was taken."""

@@ -13,10 +13,12 @@ from autoprune.errors import AutopruneError, one_line
 from autoprune.search import storage
 from autoprune.search.about import identity
 from autoprune.search.damage import DamageTable, damage_table, wants_probes
-from autoprune.search.executors import EXECUTORS, ExecutorRequest
+from autoprune.search.errands import Hands
+from autoprune.search.executors import EXECUTORS, Executor, ExecutorRequest
 from autoprune.search.ledger import Ledger
 from autoprune.search.lock import exclusive
 from autoprune.search.loop import GOES_ON, Loop, Progress
+from autoprune.search.opening import opening
 from autoprune.search.proposals import make_proposals
 from autoprune.search.reachable import check_reachable
 from autoprune.search.samplers import SAMPLERS
@@ -87,16 +89,20 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.stopped = ""
-        with self._opened() as study:
-            try:
-                surveyed = self._survey(study, say or (lambda _: None))
-                table = self._probe(study, surveyed, say or (lambda _: None))
-            except KeyboardInterrupt:
-                self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
-                return []
-            with closing(self._ledger(study, surveyed, table)) as ledger:
+        try:
+            return self._run(on_trial or (lambda _: None), say or (lambda _: None))
+        except KeyboardInterrupt:
+            self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
+            return []
+
+    def _run(self, on_trial: Callable[[Progress], None], say: Callable[[str], None]) -> list[TrialRecord]:
+        with self._opened() as study, self._hired() as executor:
+            surveyed = self._survey(study, say, executor)
+            table = self._probe(study, surveyed, say, executor)
+            with closing(self._ledger(study, surveyed, table, executor)) as ledger:
                 try:
-                    self._search(ledger, on_trial or (lambda _: None))
+                    begun = ledger.resume()
+                    self.stopped = Loop(ledger, executor, self.spec.search, on_trial, begun).run()
                     if not self.stopped.endswith(GOES_ON):
                         self._score_front(study, ledger)
                 except KeyboardInterrupt:
@@ -140,14 +146,26 @@ class Study:
             write_whole(self.directory / "study.yaml", self.spec.to_yaml())
             yield study
 
-    def _ledger(self, study: optuna.Study, surveyed: Surveyed, table: DamageTable | None) -> Ledger:
-        return Ledger(study, self.runner, surveyed, self.directory, self._shown_spec, table)
+    @contextlib.contextmanager
+    def _hired(self) -> Iterator[Executor]:
+        """Open the executor, and close it at the end."""
+        if self._executor.measures:  # the scores that baselines need go to the workers with everything else
+            opening(self.proposals, self.runner.graph, self.runner.book, self.spec.search.trials)
+        with closing(self._executor.open(ExecutorRequest(self.runner, self.directory))) as executor:
+            yield executor
 
-    def _probe(self, study: optuna.Study, surveyed: Surveyed, say: Callable[[str], None]) -> DamageTable | None:
+    def _ledger(
+        self, study: optuna.Study, surveyed: Surveyed, table: DamageTable | None, hands: Hands | None = None
+    ) -> Ledger:
+        return Ledger(study, self.runner, surveyed, self.directory, self._shown_spec, table, hands)
+
+    def _probe(
+        self, study: optuna.Study, surveyed: Surveyed, say: Callable[[str], None], hands: Hands | None = None
+    ) -> DamageTable | None:
         """Try single choices, once in a study."""
         if not wants_probes(self.runner):
             return None
-        return damage_table(study, self.runner, surveyed.narrowed.proposals, say)
+        return damage_table(study, self.runner, surveyed.narrowed.proposals, say, hands)
 
     def records(self) -> RunRecords:
         """Return the records of everything finished so far, as the run directory holds them.
@@ -167,13 +185,14 @@ class Study:
             else self.spec.model_copy(update={"storage": storage.shown_url(url, self.directory)})
         )
 
-    def _survey(self, study: optuna.Study, say: Callable[[str], None]) -> Surveyed:
+    def _survey(self, study: optuna.Study, say: Callable[[str], None], executor: Executor | None = None) -> Surveyed:
         """Ask the device what pays, once in a study: the storage keeps the answer.
 
         A study of an older version goes on with the space that it began with.
         """
         known = storage.survey_of(study)
-        surveyed = take_survey(self.runner, self.proposals, known, say)
+        metered = None if executor is None else executor.has_meter
+        surveyed = take_survey(self.runner, self.proposals, known, say, executor, metered)
         if known is None and (theirs := storage.survey_of(study)) is not None:
             return take_survey(
                 self.runner, self.proposals, theirs, say
@@ -181,11 +200,6 @@ class Study:
         if known is None:
             study.set_user_attr(storage.SURVEY, surveyed.survey.to_data())
         return surveyed
-
-    def _search(self, ledger: Ledger, on_trial: Callable[[Progress], None]) -> None:
-        begun = ledger.resume()
-        with closing(self._executor.open(ExecutorRequest(self.runner, self.directory))) as executor:
-            self.stopped = Loop(ledger, executor, self.spec.search, on_trial, begun).run()
 
     def _write_records(self, study: optuna.Study) -> RunRecords | None:
         records = read_study(study)
@@ -197,9 +211,5 @@ class Study:
         """Score the final front on test data, each trial once however often the command is run."""
         records = read_study(study)
         assert records is not None
-        for trial in front(records):
-            try:
-                ledger.test(trial)
-            except Exception as error:
-                failed = f"Task.test failed on the network of trial {trial.number} ({one_line(error)})"
-                self.stopped = f"{failed}. {GOES_ON}"
+        for number, error in sorted(ledger.test(*front(records)).items()):
+            self.stopped = f"Task.test failed on the network of trial {number} ({one_line(error)}). {GOES_ON}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from autoprune.errors import MeterError
 from autoprune.pruning.granularity import DEPTH, granularity
+from autoprune.search.errands import Hands, OwnHands
 from autoprune.search.forecast import Forecast
 from autoprune.search.narrowing import Narrowed, narrow
 from autoprune.search.proposals import AUTO, NONE, PRECISION, Proposals
@@ -51,8 +52,31 @@ def survey_seconds(spec: StudySpec, proposals: Proposals) -> float:
     return max(usual, _STEPS_S) if any(knob.round_to == AUTO for knob in proposals.knobs) else usual
 
 
+@dataclass(frozen=True)
+class SurveyErrand:
+    """Ask the device.
+
+    Attributes:
+        proposals: The space as it was written.
+        seconds: How long it may take.
+    """
+
+    on_device: ClassVar[bool] = True
+    proposals: Proposals
+    seconds: float
+
+    def __call__(self, runner: TrialRunner) -> tuple[Survey, str]:
+        """Return what was found, and what could not be measured; empty where all was."""
+        return _survey(runner, self.proposals, self.seconds)
+
+
 def take_survey(
-    runner: TrialRunner, proposals: Proposals, known: Survey | None, say: Callable[[str], None] = lambda _: None
+    runner: TrialRunner,
+    proposals: Proposals,
+    known: Survey | None,
+    say: Callable[[str], None] = lambda _: None,
+    hands: Hands | None = None,
+    metered: bool | None = None,
 ) -> Surveyed:
     """Ask the device, or take what is known.
 
@@ -61,20 +85,26 @@ def take_survey(
         proposals: The space as it was written.
         known: What this study found out in an earlier run; None at its start.
         say: Told what is done, and what was found or could not be measured.
+        hands: What measures; None: this process.
+        metered: Whether latency is measured; None: as the runner tells.
     """
     survey = known
     seconds = survey_seconds(runner.spec, proposals)
+    metered = runner.meter is not None if metered is None else metered
     if survey is None and seconds:
-        if runner.meter is not None:
+        if metered:
             say(f"Measuring what pays on this device, for about {seconds:.0f} s (latency.survey_s) ...")
-        survey = _survey(runner, proposals, seconds, say)
+        (performed,) = (hands or OwnHands(runner)).perform([SurveyErrand(proposals, seconds)])
+        survey, lacking = performed.value
+        if lacking:
+            say(lacking)
     survey = survey or Survey()
     narrowed = narrow(proposals, survey, runner.spec)
     forecast = Forecast(runner, survey)
     if known is None and narrowed.told:
         say(narrowed.told[:1].upper() + narrowed.told[1:] + ".")
     found = forecast.record()
-    if known is None and found is not None and runner.meter is not None:
+    if known is None and found is not None and metered:
         say(
             f"Latency is predicted from {found.measurements} random networks: {found.mean_error:.1%} mean error, "
             f"{found.within_10:.0%} within 10 %, each left out in turn."
@@ -82,7 +112,8 @@ def take_survey(
     return Surveyed(survey, narrowed, forecast)
 
 
-def _survey(runner: TrialRunner, proposals: Proposals, seconds: float, say: Callable[[str], None]) -> Survey:
+def _survey(runner: TrialRunner, proposals: Proposals, seconds: float) -> tuple[Survey, str]:
+    lacking = ""
     started = time.perf_counter()
     surveyor = Surveyor(runner, seconds)
     dense = surveyor.dense()
@@ -97,8 +128,8 @@ def _survey(runner: TrialRunner, proposals: Proposals, seconds: float, say: Call
             draws = random_configs(narrow(proposals, survey, runner.spec).proposals, runner.spec.search.seed)
             survey = survey.model_copy(update={"samples": surveyor.samples(draws, started + seconds)})
     except MeterError as error:  # a part of the network that the runtime cannot run alone is no reason not to search
-        say(f"Not all was measured: {error}.")
-    return survey.model_copy(update={"seconds": time.perf_counter() - started})
+        lacking = f"Not all was measured: {error}."
+    return survey.model_copy(update={"seconds": time.perf_counter() - started}), lacking
 
 
 def random_configs(proposals: Proposals, seed: int) -> Iterator[PruningConfig]:

@@ -31,6 +31,20 @@ class RuntimeEnvSpec(Document):
     env_vars: dict[str, str] = Field(default_factory=dict)
 
 
+class TargetSpec(Document):
+    """Where a further device of a study is measured.
+
+    Attributes:
+        target: Its node offers the custom resource ``autoprune_target:NAME``.
+        runtime: What executes networks there, in the place of ``latency.runtime``.
+        threads: CPU threads of the runtime, in the place of ``latency.threads``.
+    """
+
+    target: str
+    runtime: str | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+
 class RaySpec(Document):
     """How trials run on a Ray cluster.
 
@@ -46,6 +60,8 @@ class RaySpec(Document):
         timeout: Wall time of one trial after which it is stopped and counts as failed ("10m").
         target: Name of the target device: latency is measured on the node that offers the custom resource
             ``autoprune_target:NAME``. Left out: on the machine of the search, where the device's profile has a meter.
+        targets: Further devices of the study (as under ``devices``) to the targets that measure them: every trial is
+            measured on each, and has a front there. A name, or a mapping of :class:`TargetSpec`.
         wait: How long to wait for nodes that offer what is asked, as an autoscaler starts them.
         runtime_env: What workers need beside what their node has.
     """
@@ -59,6 +75,7 @@ class RaySpec(Document):
     retries: Annotated[int, Field(ge=0)] = 2
     timeout: str | None = None
     target: str | None = None
+    targets: dict[str, str | TargetSpec] = Field(default_factory=dict)
     wait: str = "20s"
     runtime_env: RuntimeEnvSpec = RuntimeEnvSpec()
 
@@ -75,6 +92,14 @@ class RaySpec(Document):
         if value is not None:
             size_in_bytes(value)
         return value
+
+    @property
+    def further(self) -> dict[str, TargetSpec]:
+        """The further devices that are measured."""
+        return {
+            device: TargetSpec(target=found) if isinstance(found, str) else found
+            for device, found in self.targets.items()
+        }
 
     @property
     def threads(self) -> int:

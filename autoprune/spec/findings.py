@@ -112,6 +112,7 @@ class DeviceValues(Document):
         ratio_high: Upper end.
         energy_mj: Modelled.
         measured: Whether the latency was measured there.
+        meter: What measured it; absent where it is modelled.
     """
 
     latency_ms: Annotated[float, Field(gt=0)]
@@ -120,6 +121,7 @@ class DeviceValues(Document):
     ratio_high: Annotated[float, Field(gt=0)]
     energy_mj: Annotated[float, Field(ge=0)]
     measured: bool
+    meter: str | None = None
 
 
 class PredictorRecord(Document):

@@ -15,7 +15,7 @@ from autoprune.spec import library
 from autoprune.spec.amounts import duration_s
 from autoprune.spec.config import RecoverySpec
 from autoprune.spec.document import Document, load_document
-from autoprune.spec.executor import LOCAL, ExecutorSpec
+from autoprune.spec.executor import LOCAL, ExecutorSpec, on_ray, ray_options
 from autoprune.spec.latency import LatencySpec
 from autoprune.spec.objectives import Bound, check_objectives, parse_bound
 from autoprune.spec.space import Names, Precisions, SpaceSpec
@@ -100,7 +100,8 @@ class StudySpec(Document):
     Attributes:
         task: ``package.module:function`` or ``path/to/file.py:function``.
         device: Name in ``hw_models/`` or a path.
-        devices: Further devices, names or paths: every trial is costed there too, by the models.
+        devices: Further devices, names or paths: every trial is costed there too, by the models, or measured where
+            ``executor.ray.targets`` names a target for the device.
         space: Name in ``search_spaces/``, a path, or the space itself.
         precision: In the place of the space's: ``[fp32, int8]`` lets every trial choose.
         objectives: Metrics to minimise together.
@@ -153,6 +154,17 @@ class StudySpec(Document):
         if not all(value.rpartition(":")[::2]):
             raise ValueError("a task is package.module:function or path/to/file.py:function")
         return value
+
+    @model_validator(mode="after")
+    def _targets_are_devices(self) -> StudySpec:
+        for name in ray_options(self.executor).targets:
+            if name not in (self.devices or ()):
+                told = f"devices ({', '.join(self.devices or ()) or 'none'})"
+                raise ValueError(
+                    f"executor.ray.targets names {name!r}, which is not among {told}; name it there too, or take it "
+                    "out (the study's own device is measured on executor.ray.target)"
+                )
+        return self
 
     @model_validator(mode="after")
     def _rungs_ascend(self) -> StudySpec:
@@ -214,7 +226,12 @@ def resolve_study(spec: StudySpec, path: Path | None = None) -> StudySpec:
         update |= {"space": space.model_copy(update={"precision": spec.precision}), "precision": None}
     update["device"] = _device(path, "device", spec.device)
     if spec.devices is not None:
-        update["devices"] = tuple(_device(path, "devices", name) for name in spec.devices)
+        found = {name: _device(path, "devices", name) for name in spec.devices}
+        update["devices"] = tuple(found.values())
+        targets = ray_options(spec.executor).targets
+        if targets:
+            moved = {found[name]: target for name, target in targets.items()}
+            update["executor"] = on_ray(spec.executor, {"targets": moved})
         if update["device"] in update["devices"]:
             where = f"{path}: " if path is not None else ""
             raise SpecError(f"{where}key 'devices' names {spec.device!r}, which is the device itself; take it out")

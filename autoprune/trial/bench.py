@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from autoprune.cost.meters import Meter, ModelInputs
-from autoprune.spec.record import LatencyRecord, TrialRecord
+from autoprune.spec.record import LatencyRecord
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,16 @@ class Bench:
     inputs: ModelInputs
     meter: Meter
 
-    def measure(self, model: nn.Module, dense: TrialRecord | None) -> LatencyRecord:
+    def measure(self, model: nn.Module, dense_ms: float | None) -> LatencyRecord:
         """Measure a network against the dense one.
 
         Args:
             model: The network.
-            dense: Record of the dense model, whose latency the ratio is times; None where this measures it.
+            dense_ms: The study's latency of the dense model here, which the ratio is times; None where this measures
+                it.
 
         Raises:
             MeterError: The measurement gave no usable number.
         """
         paired = self.meter.measure_pair(self.dense, model, self.inputs)
-        return paired.to_record(
-            dense.latency.ms if dense is not None and dense.latency is not None else paired.dense_ms
-        )
+        return paired.to_record(paired.dense_ms if dense_ms is None else dense_ms)

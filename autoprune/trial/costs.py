@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.cost.candidates import Candidates
 from autoprune.cost.device import DeviceCosts
-from autoprune.cost.energy import estimate_energy, executed_macs
+from autoprune.cost.energy import estimate_energy, executed_macs, time_power_w
 from autoprune.cost.int8 import int8_scales, int8_workload
 from autoprune.cost.macs import MacCounter
 from autoprune.cost.model import BlueprintError, CostModel
@@ -25,7 +25,7 @@ from autoprune.spec.config import Precision, PruningConfig
 from autoprune.spec.findings import DeviceValues
 from autoprune.spec.hardware import DeviceProfile
 from autoprune.spec.objectives import METRICS
-from autoprune.spec.record import LayerRecord
+from autoprune.spec.record import LatencyRecord, LayerRecord
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,25 @@ class Elsewhere:
     Attributes:
         latency_s: Modelled seconds of one run.
         energy_j: Modelled energy of one run, at that latency.
+        power_w: What the energy grows by for each second that it takes.
     """
 
     latency_s: float
     energy_j: float
+    power_w: float
+
+    def measured(self, latency: LatencyRecord) -> DeviceValues:
+        """Return the values of a network that was measured there: energy modelled, at the measured latency."""
+        seconds = 1e-3 * latency.ms
+        return DeviceValues(
+            latency_ms=latency.ms,
+            ratio=latency.ratio,
+            ratio_low=latency.ratio_low,
+            ratio_high=latency.ratio_high,
+            energy_mj=1e3 * (self.energy_j + self.power_w * (seconds - self.latency_s)),
+            measured=True,
+            meter=latency.meter,
+        )
 
 
 @dataclass(frozen=True)
@@ -253,7 +268,7 @@ class TrialCosts:
                 meter=roofline_meter(self._profile, cost.table.batch, cost.table.dtype),
             ),
             elsewhere={
-                name: Elsewhere(float(there.latency_s[0]), float(other.energy_j(there)[0]))
+                name: Elsewhere(float(there.latency_s[0]), float(other.energy_j(there)[0]), time_power_w(other.profile))
                 for name, other in known.elsewhere.items()
                 for there in (other.costs(candidates),)
             },
@@ -263,7 +278,7 @@ class TrialCosts:
 def _elsewhere(workload: Workload, profile: DeviceProfile) -> Elsewhere:
     traffic = traffic_of(workload, profile)
     seconds = predict_latency(workload, traffic, profile).seconds
-    return Elsewhere(seconds, estimate_energy(workload, traffic, profile, seconds).total_j)
+    return Elsewhere(seconds, estimate_energy(workload, traffic, profile, seconds).total_j, time_power_w(profile))
 
 
 def _inside(module: str, layer: str) -> bool:

@@ -291,7 +291,12 @@ class TrialRunner:
         return modelled.model_copy(update={**times, "dense_ms": dense.latency.ms, "meter": meter})
 
     def record(
-        self, scored: Scored, latency: LatencyRecord, dense: TrialRecord | None, seconds: float = 0.0
+        self,
+        scored: Scored,
+        latency: LatencyRecord,
+        dense: TrialRecord | None,
+        seconds: float = 0.0,
+        elsewhere: Mapping[str, LatencyRecord] | None = None,
     ) -> TrialRecord:
         """Return the whole record of a trial that was measured.
 
@@ -300,6 +305,7 @@ class TrialRunner:
             latency: Of its network.
             dense: Record of the dense model; None where this is it.
             seconds: Wall time that the measurement took.
+            elsewhere: Further devices of the study to what was measured there.
         """
         known, costs = scored.record, scored.costs
         energy = self._energy(costs, latency, dense).model_copy(update={"measured": latency.energy})
@@ -312,6 +318,11 @@ class TrialRunner:
                 "latency": latency,
                 "energy": energy,
                 "timings": known.timings.model_copy(update={"latency_s": seconds}),
+                "devices": {
+                    **(known.devices or {}),
+                    **{name: costs.elsewhere[name].measured(there) for name, there in (elsewhere or {}).items()},
+                }
+                or None,
             }
         )
 
@@ -368,7 +379,7 @@ class TrialRunner:
         if self.meter is None:
             latency = self.modelled(scored.costs)
         else:
-            latency = Bench(self.model, self._inputs, self.meter).measure(scored.model, dense)
+            latency = Bench(self.model, self._inputs, self.meter).measure(scored.model, dense_ms(dense))
         return self.record(scored, latency, dense, time.perf_counter() - started)
 
     def _energy(self, costs: Costs, latency: LatencyRecord, dense: TrialRecord | None) -> EnergyRecord:
@@ -378,3 +389,8 @@ class TrialRunner:
         return estimate_from(
             self.profile, latency.ms * 1e-3, costs.executed, costs.level_bytes, costs.macs, reference
         ).to_record()
+
+
+def dense_ms(dense: TrialRecord | None) -> float | None:
+    """Return the study's latency of the dense model; None where it is not known yet."""
+    return None if dense is None or dense.latency is None else dense.latency.ms

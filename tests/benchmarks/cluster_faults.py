@@ -31,7 +31,7 @@ from ray.cluster_utils import Cluster
 from autoprune.cost.host import machine_title
 from autoprune.errors import AutopruneError
 from autoprune.search import storage
-from autoprune.search.ray import executor
+from autoprune.search.ray import executor, targets
 from autoprune.search.study import Study
 from autoprune.spec.study import StudySpec
 from autoprune.trial.task import load_task
@@ -111,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    executor.TICK_S = 0.5
+    executor.TICK_S = targets.TICK_S = 0.5
     quick = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": quick}
     cluster = Cluster(initialize_head=True, head_node_args=head)

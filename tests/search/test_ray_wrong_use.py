@@ -43,6 +43,16 @@ def test_a_working_directory_that_is_none():
         cluster.runtime_env(RaySpec.model_validate({"runtime_env": {"working_dir": "no/such"}}))
 
 
+def test_what_workers_need_is_handed_to_ray_whole(tmp_path):
+    from ray.runtime_env import RuntimeEnv
+
+    asked = {"working_dir": str(tmp_path), "pip": ["scikit-learn==1.9"], "env_vars": {"DATA": "/data"}}
+    found = cluster.runtime_env(RaySpec.model_validate({"runtime_env": asked}))
+    assert found == asked
+    assert RuntimeEnv(**found).pip_config()["packages"] == ["scikit-learn==1.9"], "as Ray reads it"
+    assert cluster.runtime_env(RaySpec()) == {}
+
+
 def test_only_a_study_on_ray_is_detached(tmp_path):
     with pytest.raises(UsageError, match="add --executor ray"):
         submit(spec_of("local"), tmp_path)
@@ -83,6 +93,12 @@ def test_what_a_node_offers():
     assert node.fits({"CPU": 1}) == 4
     assert node.fits({"CPU": 1, "GPU": 0.3}) == 3
     assert node.fits({"CPU": 1, "board": 1}) == 0
+    assert node.less(CPU=3.0).resources == {"CPU": 1.0, "GPU": 1.0}
+
+
+def test_gpus_and_custom_resources_of_a_trial_go_by_rays_names():
+    options = RaySpec.model_validate({"cpus": 2, "gpus": 0.25, "resources": {"licence": 1}, "memory": "2GB"})
+    assert cluster.wanted_by_trial(options) == {"CPU": 2.0, "GPU": 0.25, "licence": 1.0, "memory": 2e9}
 
 
 def test_why_an_actor_was_lost_in_a_few_words():

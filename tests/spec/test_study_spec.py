@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.errors import SpecError, UnknownNameError
+from autoprune.spec import library
+from autoprune.spec.executor import TargetSpec, ray_options
 from autoprune.spec.objectives import METRICS, parse_bound
 from autoprune.spec.study import StudySpec, load_study, resolve_study
 
@@ -182,3 +184,19 @@ def test_a_precision_or_device_that_does_not_fit_is_one_sentence(tmp_path, key, 
     with pytest.raises((SpecError, UnknownNameError)) as caught:
         load_study(write(tmp_path, **{key: value}))
     assert sentence in str(caught.value)
+
+
+def test_further_devices_may_be_measured_on_targets_of_a_cluster(tmp_path):
+    (tmp_path / "mine.yaml").write_text(library.find("device", "hw_models", "l4").read_text())
+    targets = "{mine.yaml: lab, raspberry-pi-4: {target: pi, runtime: onnxruntime, threads: 4}}"
+    written = write(tmp_path, devices="[raspberry-pi-4, mine.yaml]", executor=f"{{ray: {{targets: {targets}}}}}")
+    spec = load_study(written)
+    further = ray_options(spec.executor).further
+    assert set(further) == set(spec.devices), "targets follow their device to where its file lies"
+    assert further["raspberry-pi-4"] == TargetSpec(target="pi", runtime="onnxruntime", threads=4)
+    assert further[str(tmp_path / "mine.yaml")] == TargetSpec(target="lab")
+    again = tmp_path / "again.yaml"
+    again.write_text(spec.to_yaml(), encoding="utf-8")
+    assert load_study(again) == spec
+    with pytest.raises(SpecError, match=r"targets names 'l4', which is not among devices \(raspberry-pi-4\); name it"):
+        load_study(write(tmp_path, devices="[raspberry-pi-4]", executor="{ray: {targets: {l4: lab}}}"))

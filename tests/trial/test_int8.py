@@ -241,3 +241,22 @@ def test_a_network_that_is_off_by_too_much_is_refused(monkeypatch):
     monkeypatch.setattr("autoprune.trial.int8.MAX_DIFFERENCE", 1e-6)
     with pytest.raises(ExportError, match=r"differ by .* export in float32"):
         quantized(small_net(), Calibration(images(2, 0), [images(8, 3)]))
+
+
+def test_what_was_measured_on_a_further_device_stands_with_its_energy_at_that_latency(runner):
+    dense = runner.run_dense(0)
+    scored = runner.score(half(runner, "fp32"), 1, "uniform", dense)
+    there = runner.modelled(scored.costs).model_copy(
+        update={"ms": 7.0, "ratio": 0.7, "ratio_low": 0.6, "ratio_high": 0.8, "meter": "measured: by hand", "pairs": 5}
+    )
+    own = runner.modelled(scored.costs)
+    record = runner.record(scored, own, dense, 0.0, {"raspberry-pi-4": there})
+    other = TrialRunner(task(), spec(device="raspberry-pi-4", precision=None))
+    expected = other.record(other.score(half(runner, "fp32"), 1, "uniform", other.run_dense(0)), there, None)
+    value = record.devices["raspberry-pi-4"]
+    assert (value.latency_ms, value.ratio, value.ratio_low, value.ratio_high) == (7.0, 0.7, 0.6, 0.8)
+    assert value.energy_mj == pytest.approx(expected.energy.mj), "as if it were the study's own device"
+    assert value.measured
+    assert value.meter == "measured: by hand"
+    assert not record.devices["nvidia-h200"].measured
+    assert record.latency == own

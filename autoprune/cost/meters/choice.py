@@ -44,7 +44,17 @@ def choose_meter(spec: LatencySpec, profile: DeviceProfile) -> Choice:
             f"device {profile.name!r} is measured by {', '.join(profile.meters)}, not by runtime "
             f"{spec.runtime!r}; set latency.runtime to one of them"
         )
-    meter = entry(spec)
+    return Choice(meter_here(spec, profile))
+
+
+def meter_here(spec: LatencySpec, profile: DeviceProfile) -> Meter:
+    """Return what measures a device that is known to be at hand, with what counts energy and what keeps a recording.
+
+    Raises:
+        UnknownNameError: No such runtime.
+        UsageError: This machine lacks what the runtime or the study's ``latency`` section needs.
+    """
+    meter = RUNTIMES.get(spec.runtime)(spec)
     if isinstance(meter, InterleavedMeter):
         meter.energy = find_energy_meter(spec.energy_meter, "gpu" if profile.gpu else "cpu")
     elif spec.energy_meter not in (None, "none"):
@@ -52,7 +62,7 @@ def choose_meter(spec: LatencySpec, profile: DeviceProfile) -> Choice:
             f"latency.energy_meter is {spec.energy_meter!r} and runtime {spec.runtime} runs networks where no meter of "
             "this machine counts; leave it out"
         )
-    return Choice(meter if spec.record is None else RecordingMeter(meter, spec))
+    return meter if spec.record is None else RecordingMeter(meter, spec)
 
 
 def meter_for(spec: LatencySpec, profile: DeviceProfile) -> Meter | None:

@@ -21,13 +21,17 @@ import torch
 from torch import nn
 
 from autoprune.cost.host import core_count, machine_title
-from autoprune.cost.meters import RUNTIMES, rebatch
+from autoprune.cost.meters import rebatch
+from autoprune.cost.meters.choice import meter_here
 from autoprune.errors import AutopruneError, ClusterError, RunError, one_line
 from autoprune.graph.session import OnnxModule
+from autoprune.search.errands import Errand, attempt, portable
 from autoprune.search.executors import Job
 from autoprune.search.ray.cluster import check_same, versions_here
-from autoprune.spec.record import LatencyRecord, TrialRecord
-from autoprune.spec.study import StudySpec
+from autoprune.spec.executor import ray_options
+from autoprune.spec.hardware import DeviceProfile
+from autoprune.spec.record import LatencyRecord
+from autoprune.spec.study import LatencySpec, StudySpec
 from autoprune.trial.bench import Bench
 from autoprune.trial.groundwork import Groundwork, PackedNetwork
 from autoprune.trial.runner import Scored, TrialRunner
@@ -110,6 +114,19 @@ class Measured:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Report:
+    """What became of an errand.
+
+    Attributes:
+        result: What it gave.
+        error: What it raised, in a form that any process can read; None where it gave a result.
+    """
+
+    result: Any
+    error: Exception | None
+
+
 class Worker:
     """Scores networks. One job at a time; the task is imported once and kept.
 
@@ -166,39 +183,64 @@ class Worker:
         )
         return answer, network
 
+    def perform(self, errand: Errand[Any]) -> Report:
+        """Do an errand that needs the data."""
+        torch.set_num_threads(self._threads)
+        return _report(errand, self._runner)
+
 
 class MeterActor:
     """Measures networks, one at a time, in the order asked, on cores that it holds for itself.
 
     Args:
         setup: The study.
-        pinned: Whether to pin itself to cores.
+        device: Further device of the study that this is; None: the study's own.
+        taken: Machine to cores that other meters hold there.
     """
 
-    def __init__(self, setup: Setup, pinned: bool) -> None:
-        self._setup, self._pinned = setup, pinned
+    def __init__(
+        self, setup: Setup, device: str | None = None, taken: Mapping[str, tuple[int, ...]] | None = None
+    ) -> None:
+        self._setup, self._device, self._taken = setup, device, taken or {}
+        self._runner: TrialRunner | None = None
+
+    @property
+    def _profile(self) -> DeviceProfile:
+        ground = self._setup.groundwork
+        return ground.profile if self._device is None else ground.devices[self._device]
+
+    def _conditions(self) -> LatencySpec:
+        """What is set here: the study's latency section, for a further device with what its target says, pinned."""
+        spec = self._setup.spec.latency
+        if self._device is not None:
+            own = ray_options(self._setup.spec.executor).further[self._device]
+            given = {"runtime": own.runtime, "threads": own.threads}
+            changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+            spec = spec.model_copy(update={**changes, "affinity": None, "record": None, "energy_meter": "none"})
+        if spec.affinity is None and hasattr(os, "sched_getaffinity"):
+            cores = os.sched_getaffinity(0)
+            free = cores - set(self._taken.get(platform.node(), ())) or cores
+            spec = spec.model_copy(update={"affinity": tuple(sorted(free)[-spec.threads :])})
+        return spec
 
     def start(self) -> Place | AutopruneError:
         """Import the task, make the meter, and say where this is and which cores it holds."""
-        spec = self._setup.spec.latency
-        profile = self._setup.groundwork.profile
+        profile = self._profile
         if profile.detect and profile.title != machine_title():
             return ClusterError(
                 f"device {profile.name!r} was detected where the search was started ({profile.title}), and the target "
                 f"is {machine_title()}; give the target's own profile ('autoprune calibrate' on it writes one)"
             )
-        cores: tuple[int, ...] = ()
-        if spec.affinity is None and self._pinned and hasattr(os, "sched_getaffinity"):
-            cores = tuple(sorted(os.sched_getaffinity(0))[-spec.threads :])
-            spec = spec.model_copy(update={"affinity": cores})
         task = _load(self._setup)
         if isinstance(task, AutopruneError):
             return task
+        self._task, self._spec = task, self._conditions()
+        spec = self._spec
         try:
             model = task.model.eval()
             self._setup.groundwork.load_weights(model)
             inputs = rebatch(task.args, task.kwargs, spec.batch)
-            self._bench = Bench(model, inputs, RUNTIMES.get(spec.runtime)(spec))
+            self._bench = Bench(model, inputs, meter_here(spec, profile))
         except AutopruneError as error:
             return error
         torch.set_num_threads(spec.threads)
@@ -206,19 +248,31 @@ class MeterActor:
             OSError, AttributeError
         ):  # Ray gives its workers niceness 15; taking it back needs a right
             os.setpriority(os.PRIO_PROCESS, 0, 0)
-        return replace(_place(_node(), spec.threads), cores=spec.affinity or cores)
+        return replace(_place(_node(), spec.threads), cores=spec.affinity or ())
 
-    def measure(self, network: PackedNetwork | OnnxModule | None, dense: TrialRecord | None) -> Measured:
-        """Measure a network, or the dense one where none is given."""
+    def measure(self, network: PackedNetwork | OnnxModule | None, dense_ms: float | None) -> Measured:
+        """Measure a network, or the dense one where none is given; ``dense_ms`` is as for :meth:`Bench.measure`."""
         started = time.perf_counter()
         try:
             model: nn.Module = self._bench.dense
             if network is not None:
                 model = network.unpack(model) if isinstance(network, PackedNetwork) else network
-            latency = self._bench.measure(model, dense)
+            latency = self._bench.measure(model, dense_ms)
         except Exception:  # the boundary: what a measurement raises is told in the trial's record
             return Measured(None, time.perf_counter() - started, traceback.format_exc())
         return Measured(latency, time.perf_counter() - started)
+
+    def perform(self, errand: Errand[Any]) -> Report:
+        """Do an errand that measures the study's own device."""
+        if self._runner is None:
+            spec = self._setup.spec.model_copy(update={"latency": self._spec})
+            try:
+                self._runner = TrialRunner(self._task, spec, self._setup.groundwork, metered=False)
+            except AutopruneError as error:
+                return Report(None, error)
+            self._runner.meter = self._bench.meter
+        torch.set_num_threads(self._spec.threads)
+        return _report(errand, self._runner)
 
 
 class _SampleCounter:
@@ -251,6 +305,14 @@ class _Hook:
 
     def close(self) -> None:
         self._handle.remove()
+
+
+def _report(errand: Errand[Any], runner: TrialRunner) -> Report:
+    try:
+        done = attempt(errand, runner)
+    except SystemExit as error:  # the user's code must not end the actor
+        return Report(None, RunError(one_line(error)))
+    return Report(done.result, None if done.error is None else portable(done.error))
 
 
 def _sendable(network: nn.Module) -> PackedNetwork | OnnxModule:

@@ -8,7 +8,7 @@ import platform
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ class Node:
     def fits(self, wanted: Mapping[str, float]) -> int:
         """Return how many times the node offers what is wanted."""
         return min(int(self.resources.get(name, 0) / amount + 1e-9) for name, amount in wanted.items() if amount)
+
+    def less(self, **taken: float) -> Node:
+        """Return the node without what somebody takes of it, by Ray's names."""
+        return replace(self, resources={name: has - taken.get(name, 0.0) for name, has in self.resources.items()})
 
 
 def import_ray() -> Any:
@@ -151,24 +155,28 @@ def check_offers(spec: RaySpec, at_least: Mapping[str, float]) -> list[Node]:
         ClusterError: It does not within ``spec.wait``.
     """
     deadline = time.monotonic() + spec.wait_s
-    target = None if spec.target is None else TARGET + spec.target
+    targets = [*([spec.target] if spec.target is not None else []), *(each.target for each in spec.further.values())]
     while True:
         found = nodes()
-        lacks = ""
-        if target is not None and not any(target in node.resources for node in found):
-            offered = sorted(name for node in found for name in node.resources if name.startswith(TARGET))
-            lacks = (
-                f"no node offers the target {spec.target!r} (resource {target!r}; offered: "
-                f"{', '.join(offered) or 'no target'}); start Ray on the node of the device with "
-                f"--resources='{{\"{target}\": 1}}'"
-            )
-        elif not any(node.fits(at_least) for node in found):
+        lacks = next(filter(None, (_lacks(found, target) for target in targets)), "")
+        if not lacks and not any(node.fits(at_least) for node in found):
             lacks = f"a trial asks for {_shown(at_least)}, and no node offers that; {_best(found, at_least)}"
         if not lacks:
             return found
         if time.monotonic() > deadline:
             raise ClusterError(lacks)
         time.sleep(0.5)
+
+
+def _lacks(found: Sequence[Node], target: str) -> str:
+    resource = TARGET + target
+    if any(resource in node.resources for node in found):
+        return ""
+    offered = sorted({name for node in found for name in node.resources if name.startswith(TARGET)})
+    return (
+        f"no node offers the target {target!r} (resource {resource!r}; offered: {', '.join(offered) or 'no target'}); "
+        f"start Ray on the node of the device with --resources='{{\"{resource}\": 1}}'"
+    )
 
 
 def check_versions(found: Sequence[Node], patience_s: float = PATIENCE_S) -> None:

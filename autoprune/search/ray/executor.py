@@ -1,4 +1,4 @@
-"""The executor of a Ray cluster: workers score networks, the meter of the target measures them, this keeps order."""
+"""The executor of a Ray cluster: workers score networks, meters of the targets measure them, this keeps order."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ import logging
 import os
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from autoprune.cost.meters.choice import meter_for
 from autoprune.errors import ClusterError, RunError
+from autoprune.search.errands import Errand, Performed, T
 from autoprune.search.executors import ExecutorRequest, Job
-from autoprune.search.local import failed
 from autoprune.search.ray import cluster
-from autoprune.search.ray.actors import Answer, Measured, MeterActor, Place, Setup, Worker
+from autoprune.search.ray.actors import Answer, Measured, Place, Report, Setup, Worker
+from autoprune.search.ray.flights import Flight, Outing, taken_from
+from autoprune.search.ray.landing import Landing
 from autoprune.search.ray.seats import Seat, why_lost
-from autoprune.spec.executor import TARGET, RaySpec, ray_options
-from autoprune.spec.findings import WorkerRecord
-from autoprune.spec.record import LatencyRecord, TrialRecord
-
-TICK_S = 1.0
-"""Seconds between two looks at timeouts and at nodes."""
-
-MOST_FOR_METER_S = 120.0
-"""Seconds for the meter to start: a small board takes most of a minute to import torch."""
+from autoprune.search.ray.targets import OWN, TICK_S, Target, Targets
+from autoprune.spec.executor import RaySpec, ray_options
+from autoprune.spec.record import TrialRecord
 
 MOST_WITHOUT_WORKERS_S = 300.0
 """Seconds without any worker after which a search ends."""
@@ -32,25 +27,14 @@ MOST_WITHOUT_WORKERS_S = 300.0
 _log = logging.getLogger("autoprune")
 
 
-@dataclass
-class _Flight:
-    """A job on its way through workers and meter."""
-
-    job: Job
-    attempts: int = 0
-    events: list[str] = field(default_factory=list)
-    place: Place | None = None
-    answer: Answer | None = None
-    network: Any = None
-
-
 class RayExecutor:
     """Trials on a Ray cluster.
 
-    A worker is free again as soon as its network is scored; the network then waits in the object store for the meter,
-    which measures one at a time in the order asked. What is lost with a process or a node is started again, at most
-    ``retries`` times; a trial that is lost more often, or passes its time, is a failed one. With one worker, a trial
-    is proposed when the one before it is settled, as on one machine.
+    A worker is free again as soon as its network is scored; the network then waits in the object store for the meters,
+    each of which measures one at a time in the order asked. What is lost with a process or a node is begun again, at
+    most ``retries`` times; a trial that is lost more often, or passes its time, is a failed one. A further target that
+    is lost for good is left out, and the records say so. With one worker, a trial is proposed when the one before it is
+    settled, as on one machine.
 
     Args:
         request: The study.
@@ -61,15 +45,13 @@ class RayExecutor:
 
     def __init__(self, request: ExecutorRequest) -> None:
         self._runner = request.runner
-        spec = request.runner.spec
-        self._options: RaySpec = ray_options(spec.executor)
+        self._options: RaySpec = ray_options(request.runner.spec.executor)
         self._ray = cluster.import_ray()
         self._joined = cluster.join(self._options)
-        self._waiting: deque[_Flight] = deque()
-        self._to_measure: deque[_Flight] = deque()
-        self._done: deque[tuple[Job, TrialRecord]] = deque()
+        self._waiting: deque[Flight | Outing] = deque()
         self._workers: list[Seat] = []
-        self._meter: Seat | None = None
+        self._targets: dict[str, Target] = {}
+        self._landing = Landing(self._runner, self._targets)
         self._worked = time.monotonic()
         try:
             self._open(request)
@@ -79,106 +61,90 @@ class RayExecutor:
 
     @property
     def capacity(self) -> int:
-        """Jobs in flight: one a worker, and as many again as wait for the meter, so that no worker waits for it."""
+        """Jobs in flight: one a worker, and as many again as wait for a meter, so that no worker waits for it."""
         count = len(self._workers)
-        measuring = len(self._to_measure) + (self._meter is not None and self._meter.flight is not None)
-        return count if count == 1 else count + min(measuring, count)
+        return count if count == 1 else count + min(self._measuring, count)
+
+    @property
+    def has_meter(self) -> bool:
+        """Whether the study's own device is measured."""
+        return OWN in self._targets
 
     def submit(self, job: Job) -> None:
         """Take a job."""
-        self._waiting.append(_Flight(job))
+        self._waiting.append(Flight(job))
 
     def wait(self) -> tuple[Job, TrialRecord]:
         """Return the next job that is done, with its record."""
-        while not self._done:
-            self._give_out()
-            pending = {seat.pending: seat for seat in self._seats if seat.pending is not None}
-            ready, _ = self._ray.wait(list(pending), num_returns=1, timeout=TICK_S) if pending else ([], [])
-            for ref in ready:
-                self._take(pending[ref])
-            self._look()
-        return self._done.popleft()
+        while not self._landing.done:
+            self._step()
+        return self._landing.done.popleft()
+
+    def perform(self, errands: Sequence[Errand[T]]) -> Iterator[Performed[T]]:
+        """Do errands: on the meter of the study's device what measures, on workers the rest."""
+        outings = [Outing(errand) for errand in errands]
+        for outing in outings:
+            on_meter = outing.errand.on_device and self.has_meter
+            (self._targets[OWN].queue if on_meter else self._waiting).append(outing)
+        try:
+            while outings:
+                ended = [outing for outing in outings if outing.report is not None]
+                for outing in ended:
+                    outings.remove(outing)
+                    assert outing.report is not None
+                    yield Performed(outing.errand, outing.report.result, outing.report.error)
+                if not ended:
+                    self._step()
+        finally:
+            for outing in outings:
+                outing.void = True
 
     def close(self) -> None:
         """Stop all actors, and leave the cluster if this joined it."""
         for seat in self._seats:
             if seat.actor is not None:
                 self._ray.kill(seat.actor, no_restart=True)
-        self._workers, self._meter = [], None
+        self._workers = []
+        self._targets.clear()
         if self._joined:
             self._ray.shutdown()
 
     @property
     def _seats(self) -> list[Seat]:
-        return [*self._workers, *([self._meter] if self._meter else [])]
+        return [*self._workers, *(target.seat for target in self._targets.values())]
+
+    @property
+    def _measuring(self) -> int:
+        """Trials that wait for a meter, or are measured."""
+        queued = {each for target in self._targets.values() for each in (*target.queue, target.seat.flight)}
+        return sum(isinstance(each, Flight) for each in queued)
 
     def _open(self, request: ExecutorRequest) -> None:
-        options, spec = self._options, self._runner.spec
+        options = self._options
         wanted = cluster.wanted_by_trial(options)
         found = cluster.check_offers(options, wanted)
         cluster.check_versions(found)
         setup = self._ray.put(
             Setup(
-                spec=spec.model_copy(update={"storage": None}),
+                spec=self._runner.spec.model_copy(update={"storage": None}),
                 groundwork=self._runner.groundwork,
                 directory=str(request.directory.resolve()),
                 working_dir="." if options.runtime_env.working_dir else os.getcwd(),
                 versions=cluster.versions_here(),
             )
         )
-        kept_free: dict[str, tuple[int, ...]] = {}
-        free = found
-        if options.target is not None or meter_for(spec.latency, self._runner.profile) is not None:
-            node, cpus = self._place_of_meter(found, wanted)
-            self._meter = self._meter_seat(setup, node, cpus)
-            place = self._start_meter(self._meter)
-            kept_free[place.node] = place.cores
-            free = [_less(n, "CPU", cpus) if n.id == node.id else n for n in found]
-        fits = sum(node.fits(wanted) for node in free)
+        targets = Targets(self._runner, options, setup, found)
+        self._targets.update(targets.by_device)
+        fits = sum(node.fits(wanted) for node in targets.free)
         if not fits:
             raise ClusterError(
-                "the meter holds the only cores of the cluster for itself, and no trial fits beside it; add a node"
+                "meters hold the only cores of the cluster for themselves, and no trial fits beside them; add a node"
             )
-        self._workers = [self._worker_seat(setup, kept_free) for _ in range(min(options.workers or fits, fits))]
+        targets.start()
+        self._workers = [self._worker_seat(setup, targets.kept_free) for _ in range(min(options.workers or fits, fits))]
         for seat in self._workers:
             seat.fill()
         self._worked = time.monotonic()
-
-    def _place_of_meter(self, found: list[cluster.Node], wanted: dict[str, float]) -> tuple[cluster.Node, float]:
-        """Return the node of the meter, and the cores that it takes there: all of a target that has none to give."""
-        threads = float(self._runner.spec.latency.threads)
-        if self._options.target is None:
-            here = self._ray.get_runtime_context().get_node_id()
-            node = next((node for node in found if node.id == here), found[0])
-        else:
-            node = next(node for node in found if TARGET + self._options.target in node.resources)
-        offered = node.resources.get("CPU", 0.0)
-        others = any(other.fits(wanted) for other in found if other.id != node.id)
-        takes_all = self._options.target is not None and others
-        return node, offered if takes_all else min(threads, offered)
-
-    def _start_meter(self, meter: Seat) -> Place:
-        meter.fill()
-        deadline = time.monotonic() + max(self._options.wait_s, MOST_FOR_METER_S)
-        while meter.place is None:
-            if self._ray.wait([meter.pending], timeout=TICK_S)[0]:
-                meter.started()
-            elif time.monotonic() > deadline:
-                raise ClusterError(
-                    f"the meter of target {self._options.target or 'this machine'} did not start: something else holds "
-                    "what its node offers ('ray status' shows what); free it"
-                )
-        return meter.place
-
-    def _meter_seat(self, setup: Any, node: cluster.Node, cpus: float) -> Seat:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        if self._options.target is not None:
-            where: dict[str, Any] = {"resources": {TARGET + self._options.target: 1e-3}}
-        else:
-            where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
-        actor = self._ray.remote(MeterActor).options(num_cpus=cpus, max_restarts=0, **where)
-        return Seat(lambda: actor.remote(setup, pinned=True), "meter")
 
     def _worker_seat(self, setup: Any, kept_free: dict[str, tuple[int, ...]]) -> Seat:
         options = self._options
@@ -192,117 +158,117 @@ class RayExecutor:
         )
         return Seat(lambda: actor.remote(setup, options.threads, options.memory_bytes, kept_free), "worker")
 
+    def _step(self) -> None:
+        """Give out what can be given, take what comes within a second, and look after what gives no sign."""
+        self._give_out()
+        pending = {seat.pending: seat for seat in self._seats if seat.pending is not None}
+        ready, _ = self._ray.wait(list(pending), num_returns=1, timeout=TICK_S) if pending else ([], [])
+        for ref in ready:
+            self._take(pending[ref])
+        self._look()
+
     def _give_out(self) -> None:
         for seat in self._workers:
-            if seat.idle and self._waiting:
-                flight = self._waiting.popleft()
-                flight.attempts += 1
-                flight.place = seat.place
-                answer, flight.network = seat.actor.score.options(num_returns=2).remote(flight.job)
-                seat.give(flight, answer)
-        meter = self._meter
-        if meter is not None and meter.idle and self._to_measure:
-            flight = self._to_measure.popleft()
-            meter.give(flight, meter.actor.measure.remote(flight.network, flight.job.dense))
+            if seat.idle and (thing := taken_from(self._waiting)) is not None:
+                thing.attempts += 1
+                if isinstance(thing, Outing):
+                    seat.give(thing, seat.actor.perform.remote(thing.errand))
+                else:
+                    thing.place = seat.place
+                    answer, thing.network = seat.actor.score.options(num_returns=2).remote(thing.job)
+                    seat.give(thing, answer)
+        for device, target in self._targets.items():
+            seat = target.seat
+            if seat.idle and (thing := taken_from(target.queue)) is not None:
+                if isinstance(thing, Outing):
+                    thing.attempts += 1
+                    seat.give(thing, seat.actor.perform.remote(thing.errand))
+                else:
+                    seat.give(thing, seat.actor.measure.remote(thing.network, thing.dense_ms(device)))
 
     def _take(self, seat: Seat) -> None:
+        target = next((each for each in self._targets.values() if each.seat is seat), None)
         if seat.place is None:
-            seat.started()
+            if target is None:
+                seat.started()
+            else:
+                target.started_again()
             if seat.place is not None:
                 self._warn()
             return
         try:
             answer = self._ray.get(seat.pending)
         except self._ray.exceptions.RayTaskError as error:  # the task's result could not be made or sent
-            flight = seat.free()
-            self._fail(flight, f"{seat.where} gave no result: {error}")
-            return
+            self._unreadable(seat.free(), f"{seat.where} gave no result: {error}")
+        except self._ray.exceptions.ObjectLostError as error:  # the network went with the node that made it
+            self._again(seat.free(), None, f"its network was lost ({why_lost(error)})")
         except self._ray.exceptions.RayError as error:
             event = f"{seat.where} was lost ({why_lost(error)})"
-            self._again(seat.empty(), event)
+            self._again(seat.empty(), target, event)
             seat.fill()
-            return
-        flight = seat.free()
-        if isinstance(answer, Measured):
-            self._measured(flight, answer)
         else:
-            self._scored(flight, answer)
+            self._answered(seat.free(), target, answer)
 
-    def _scored(self, flight: _Flight, answer: Answer) -> None:
-        if answer.scored is None:
-            if flight.job.dense is None and answer.failure is not None:
-                raise answer.failure
-            self._fail(flight, answer.error or "")
+    def _answered(self, thing: Flight | Outing, target: Target | None, answer: Any) -> None:
+        if thing.void:
             return
-        flight.answer = answer
-        if not answer.measurable:
-            self._finish(flight, answer.scored.record)
-        elif self._meter is not None:
-            self._to_measure.append(flight)
+        if isinstance(thing, Outing):
+            thing.report = answer
+        elif isinstance(answer, Answer):
+            self._landing.scored(thing, answer)
+        elif isinstance(answer, Measured) and target is not None:
+            self._landing.measured(thing, target.device, answer)
+
+    def _unreadable(self, thing: Flight | Outing, error: str) -> None:
+        if isinstance(thing, Outing):
+            thing.report = Report(None, RunError(error))
+        elif not thing.void:
+            self._landing.fail(thing, error)
+
+    def _again(self, thing: Flight | Outing | None, target: Target | None, event: str) -> None:
+        """Begin again what was lost with an actor, or give it up.
+
+        With a meter only the measurement is lost, and the network is measured again.
+        """
+        if thing is None or thing.void:
+            return
+        thing.events.append(event)
+        what = f"trial {thing.job.number}" if isinstance(thing, Flight) else "before the first trial or after the last"
+        _log.warning("%s: %s", what, event)
+        if thing.attempts <= self._options.retries:
+            if isinstance(thing, Flight) and target is None:
+                thing = thing.anew()
+            elif isinstance(thing, Flight):
+                thing.attempts += 1
+            (self._waiting if target is None else target.queue).appendleft(thing)
         else:
-            assert answer.latency is not None
-            self._finish_measured(flight, answer.latency, 0.0)
+            self._give_up(thing, target, f"lost {thing.attempts} times: {'; '.join(thing.events)}")
 
-    def _measured(self, flight: _Flight, measured: Measured) -> None:
-        if measured.latency is None:
-            if flight.job.dense is None:
-                cause = (measured.error or "").strip().splitlines()[-1]
-                raise RunError(f"the dense model cannot be measured on the target ({cause}); mend the cause")
-            self._fail(flight, measured.error or "")
-            return
-        self._finish_measured(flight, measured.latency, measured.seconds)
-
-    def _finish_measured(self, flight: _Flight, latency: LatencyRecord, seconds: float) -> None:
-        assert flight.answer is not None
-        assert flight.answer.scored is not None
-        self._finish(flight, self._runner.record(flight.answer.scored, latency, flight.job.dense, seconds))
-
-    def _fail(self, flight: _Flight, error: str) -> None:
-        if flight.job.dense is None:
-            raise RunError(f"the dense model could not be run ({error.strip().splitlines()[-1]}); mend the cause")
-        self._finish(flight, failed(flight.job, error))
-
-    def _finish(self, flight: _Flight, record: TrialRecord) -> None:
-        place = flight.place
-        if place is not None:
-            worker = WorkerRecord(
-                host=place.host,
-                pid=place.pid,
-                threads=place.threads,
-                attempts=max(flight.attempts, 1),
-                events=tuple(flight.events),
-                samples_per_s=flight.answer.samples_per_s if flight.answer else None,
-            )
-            record = record.model_copy(update={"worker": worker})
-        self._done.append((flight.job, record))
-
-    def _again(self, flight: _Flight | None, event: str) -> None:
-        """Start a job again after what it ran on was lost, or give it up."""
-        if flight is None:
-            return
-        flight.events.append(event)
-        _log.warning("trial %d: %s", flight.job.number, event)
-        if flight.attempts > self._options.retries:
-            self._fail(flight, f"lost {flight.attempts} times: {'; '.join(flight.events)}")
+    def _give_up(self, thing: Flight | Outing, target: Target | None, why: str) -> None:
+        if isinstance(thing, Outing):
+            thing.report = Report(None, RunError(f"{why}; see 'ray status', then run the same command again"))
+        elif target is None or target.device == OWN:
+            self._landing.fail(thing, why)
         else:
-            self._waiting.appendleft(replace(flight, answer=None, network=None))
+            self._landing.unmeasured(thing, target.device, why)
 
     def _look(self) -> None:
         """Look at what gives no sign: a trial that passes its time, a target or workers that stay away."""
         now = time.monotonic()
-        limit = self._options.timeout_s
-        for seat in self._seats:
-            if seat.flight is not None and limit is not None and now - seat.since > limit:
-                where, flight = seat.where, seat.empty()
-                flight.events.append(f"{where} was stopped after {self._options.timeout}")
-                self._fail(flight, f"the trial did not end within {self._options.timeout} (executor.ray.timeout)")
-                seat.fill()
-        meter = self._meter
-        if meter is not None and meter.place is None and now - meter.since > max(self._options.wait_s, 60):
-            raise RunError(
-                f"the meter of target {self._options.target or 'this machine'} was lost and did not come back within "
-                f"{now - meter.since:.0f} s; bring its node back, then run the same command again"
-            )
+        for seat in self._workers:
+            self._stop_overdue(seat, None, now)
+        for target in self._targets.values():
+            self._stop_overdue(target.seat, target, now)
+            if not target.gone and target.is_away(now, self._options.wait_s):
+                if target.device == OWN:
+                    raise RunError(
+                        f"the meter of target {target.title} was lost and did not come back within "
+                        f"{now - target.seat.since:.0f} s; bring its node back, then run the same command again"
+                    )
+                _log.warning("target %s is lost; the search goes on without it", target.title)
+                target.gone = True
+            while target.gone and (thing := taken_from(target.queue)) is not None:
+                self._give_up(thing, target, f"target {target.title} is lost")
         if any(seat.place is not None for seat in self._workers):
             self._worked = now
         elif now - self._worked > max(self._options.wait_s, MOST_WITHOUT_WORKERS_S):
@@ -310,6 +276,21 @@ class RayExecutor:
                 f"no worker could be started for {now - self._worked:.0f} s; check 'ray status', then run the same "
                 "command again"
             )
+
+    def _stop_overdue(self, seat: Seat, target: Target | None, now: float) -> None:
+        """Stop an actor whose work passes the time of a trial; what a survey takes, its own budget says."""
+        limit, thing = self._options.timeout_s, seat.flight
+        surveys = target is not None and isinstance(thing, Outing)
+        if thing is None or limit is None or surveys or now - seat.since <= limit:
+            return
+        where = seat.where
+        seat.empty()
+        if not thing.void:
+            thing.events.append(f"{where} was stopped after {self._options.timeout}")
+            what = "the trial" if isinstance(thing, Flight) else "it"
+            told = f"{what} did not end within {self._options.timeout} (executor.ray.timeout)"
+            self._give_up(thing, target, told)
+        seat.fill()
 
     def _warn(self) -> None:
         """Say so where the workers of a node have more threads than it has cores."""
@@ -330,7 +311,3 @@ class RayExecutor:
                     host,
                     cores,
                 )
-
-
-def _less(node: cluster.Node, name: str, amount: float) -> cluster.Node:
-    return replace(node, resources={**node.resources, name: node.resources.get(name, 0.0) - amount})
