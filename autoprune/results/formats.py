@@ -106,7 +106,15 @@ def seconds(value: float | None) -> str:
 
 
 def speed(latency: LatencyRecord) -> str:
-    """Say in words how a trial's latency compares with dense; a ratio whose interval holds 1 is no gain."""
+    """Say in words how a trial's latency compares with dense; a ratio whose interval holds 1 is no gain.
+
+    Where the interval did not become as narrow as asked its ends are told, not the middle.
+    """
+    loose = latency.pairs > 0 and not latency.converged
+    if loose and latency.ratio_high < 1:
+        return f"{1 / latency.ratio_high:.2g} to {1 / max(latency.ratio_low, 0.01):.2g}× faster"
+    if loose and latency.ratio_low > 1:
+        return f"{latency.ratio_low:.2f} to {latency.ratio_high:.2f}× as slow"
     if latency.ratio_high < 1:
         return f"{1 / latency.ratio:.2g}× faster" if latency.ratio > 0.05 else f"{1 / latency.ratio:.0f}× faster"
     if latency.ratio_low > 1:

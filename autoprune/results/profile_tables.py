@@ -89,11 +89,11 @@ def layer_table(device: DeviceSummary, most: int | None = None) -> Table:
         Column("module", numeric=False),
         Column("time", note="95 % interval" if device.measured else ""),
         Column("share"),
-        *([Column("modelled")] if device.measured else []),
+        *([Column("modelled", wide=True)] if device.measured else []),
         Column("waits for", numeric=False),
         Column("MACs"),
-        Column("params"),
-        Column("bytes"),
+        Column("params", wide=True),
+        Column("bytes", wide=True),
         Column("energy", note="modelled"),
     )
     source = "measured alone, interleaved with the whole network" if device.measured else "modelled"

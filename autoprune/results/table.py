@@ -45,11 +45,13 @@ class Column:
         title: Its heading.
         numeric: Aligned right.
         note: What the cells' details are.
+        wide: Left out where there is little room: other columns imply it, or it can be missed.
     """
 
     title: str
     numeric: bool = True
     note: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,10 +179,10 @@ def to_rich(table: Table, width: int = 160) -> RichTable:
     Args:
         table: What to draw.
         width: Columns of the terminal. Below 130 a cell shows its share of dense alone, where it has one, without
-            detail, and what other columns imply (score, parameters) is left out.
+            detail, and columns that are for wide tables are left out.
     """
     narrow = width < 130
-    shown = [i for i, column in enumerate(table.columns) if not narrow or column.title not in ("score", "params")]
+    shown = [i for i, column in enumerate(table.columns) if not narrow or not column.wide]
     out = RichTable(
         title=Text(table.caption), title_justify="left", header_style="bold", pad_edge=False, box=box.SIMPLE_HEAD
     )
@@ -229,8 +231,8 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         value = scores.metric("latency_ms", t.values.get("latency_ms"))
         if t.latency is None or t.origin == DENSE:
             return Cell(value)
-        ratio = f"{t.latency.ratio:.2f}×"
-        return Cell(value, f"{ratio}, {interval(t.latency)}" + ("" if t.latency.converged else " ?"), relative=ratio)
+        ratio, doubt = f"{t.latency.ratio:.2f}×", "" if t.latency.converged else " ?"
+        return Cell(value, f"{ratio}, {interval(t.latency)}{doubt}", relative=ratio + doubt)
 
     def energy(t: TrialRecord) -> Cell:
         value = scores.metric("energy_mj", t.values.get("energy_mj"))
@@ -238,13 +240,13 @@ def _columns(records: RunRecords, dense: TrialRecord | None) -> list[tuple[Colum
         return Cell(value, spread, relative=share("energy_mj", t))
 
     listed: list[tuple[Column, Render]] = [
-        (Column("score"), lambda t: Cell(scores.score(t.score))),
+        (Column("score", wide=True), lambda t: Cell(scores.score(t.score))),
         (Column("drop"), drop),
         (Column("test score"), lambda t: Cell(scores.score(t.test_score))),
         (Column("MACs", note="share of dense"), plain_metric("macs")),
         (Column("latency", note="ratio, 95 % interval"), latency),
         (Column("energy", note="low–high"), energy),
-        (Column("params", note="share of dense"), plain_metric("params")),
+        (Column("params", note="share of dense", wide=True), plain_metric("params")),
         (Column("size", note="share of dense"), plain_metric("size_bytes")),
     ]
     known = {"accuracy_drop", "macs", "latency_ms", "energy_mj", "params", "size_bytes"}

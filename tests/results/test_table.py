@@ -8,7 +8,17 @@ from synthetic_run import HOSTILE, run_records
 
 from autoprune.results.formats import ScoreFormat, count, interval, number, percent, plain, seconds, speed
 from autoprune.results.picks import picks
-from autoprune.results.table import Cell, Column, Row, Table, front_table, picks_table, to_markdown, to_rich
+from autoprune.results.table import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    front_table,
+    picks_table,
+    to_markdown,
+    to_rich,
+    trial_table,
+)
 from autoprune.spec.front import dense_trial, front
 
 
@@ -55,6 +65,19 @@ def test_a_ratio_whose_interval_holds_one_is_not_faster(records):
     assert speed(latency) == "not measurably faster (ratio 0.97–1.01)"
     assert speed(latency.model_copy(update={"ratio": 0.5, "ratio_low": 0.49, "ratio_high": 0.51})) == "2× faster"
     assert interval(latency) == "0.97–1.01"
+
+
+def test_a_ratio_that_did_not_become_precise_is_told_by_its_ends(records):
+    loose = {"ratio": 0.13, "ratio_low": 0.113, "ratio_high": 0.495, "converged": False}
+    latency = records.trials[3].latency.model_copy(update=loose)
+    assert speed(latency) == "2 to 8.8× faster"
+    slow = latency.model_copy(update={"ratio": 1.4, "ratio_low": 1.2, "ratio_high": 1.9})
+    assert speed(slow) == "1.20 to 1.90× as slow"
+    assert speed(latency.model_copy(update={"pairs": 0})) == "7.7× faster", "modelled: there is no precision to miss"
+    trial = records.trials[3].model_copy(update={"latency": latency})
+    console = Console(width=100, file=io.StringIO())
+    console.print(to_rich(trial_table(records, [trial], "One"), 100))
+    assert "0.13× ?" in console.file.getvalue()
 
 
 def test_dense_stands_first_and_the_rest_by_drop(records):
