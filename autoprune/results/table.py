@@ -173,6 +173,10 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
+_SHORT = 14
+"""Most letters of a text that is never broken."""
+
+
 def to_rich(table: Table, width: int = 160) -> RichTable:
     """Return a terminal table; nothing in it is read as markup.
 
@@ -186,9 +190,10 @@ def to_rich(table: Table, width: int = 160) -> RichTable:
     out = RichTable(
         title=Text(table.caption), title_justify="left", header_style="bold", pad_edge=False, box=box.SIMPLE_HEAD
     )
-    for column in (table.columns[i] for i in shown):
-        # Where there is little room words go on in the next line, so that no number loses digits.
-        whole = column.numeric or not narrow
+    for place, column in ((i, table.columns[i]) for i in shown):
+        # Where there is little room long texts go on in the next line, so that no number loses digits.
+        longest = max((len(row.cells[place].text) for row in table.rows), default=0)
+        whole = column.numeric or not narrow or longest <= _SHORT
         out.add_column(
             Text(column.title), justify="right" if column.numeric else "left", no_wrap=whole, overflow="fold"
         )
