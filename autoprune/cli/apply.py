@@ -49,10 +49,9 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None, ma
         )
 
     from autoprune.cli.int8 import quantised_drop, show_int8, write_int8
-    from autoprune.cost.macs import count_macs
     from autoprune.deploy.apply import apply as build
     from autoprune.deploy.save import load_pruned, save_pruned
-    from autoprune.trial.task import load_task, score
+    from autoprune.trial.task import load_task
 
     if directory is None and chosen.provenance is not None and chosen.provenance.run is not None:
         directory = Path(chosen.provenance.run) if Path(chosen.provenance.run).is_dir() else None
@@ -70,6 +69,19 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None, ma
         return
     size = save_pruned(smaller, output, chosen)
     loaded = load_pruned(task.model, output)  # what is told is told of the file, as its user will load it
+    drop = _show(task, loaded, size)
+    _compare(loaded, asked, task, output, drop, max_drop)
+    out.print(Text(f"Saved: {output} (load with autoprune.load_pruned(model, {str(output)!r}))"), soft_wrap=True)
+    if chosen.precision == "int8":
+        said = f"The config asks for int8: 'autoprune export {output} --task {reference} -o FILE.onnx' writes that."
+        out.print(Text(said), soft_wrap=True)
+
+
+def _show(task: Task, loaded: nn.Module, size: int) -> float:
+    """Print the dense network beside the pruned one; return the drop of the validation score, positive for a loss."""
+    from autoprune.cost.macs import count_macs
+    from autoprune.trial.task import score
+
     table = Table("", "dense", "pruned", title="Applied", title_justify="left")
     drop = 0.0
     for name, evaluate in (("validation score", task.evaluate), ("test score", task.test)):
@@ -84,11 +96,7 @@ def apply(config: Path, reference: str, output: Path, directory: Path | None, ma
     table.add_row("parameters", *(f"{value:,}" for value in sizes))
     table.add_row("file", "", f"{size:,} B")
     out.print(table)
-    _compare(loaded, asked, task, output, drop, max_drop)
-    out.print(Text(f"Saved: {output} (load with autoprune.load_pruned(model, {str(output)!r}))"), soft_wrap=True)
-    if chosen.precision == "int8":
-        said = f"The config asks for int8: 'autoprune export {output} --task {reference} -o FILE.onnx' writes that."
-        out.print(Text(said), soft_wrap=True)
+    return drop
 
 
 def _compare(

@@ -52,29 +52,7 @@ def save_pruned(
     if config is None and dense is None:
         raise ConfigError("a pruned file needs the dense architecture it belongs to; give config, or dense")
     identity = config.model.fingerprint if config is not None else fingerprint(dense)  # type: ignore[arg-type]
-    tensors: dict[str, Tensor] = {}
-    entries: dict[str, TensorEntry] = {}
-    first_name: dict[tuple[int, tuple[int, ...]], str] = {}
-    for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise ConfigError(
-                f"state_dict entry {name!r} is {type(value).__name__}, and a file without pickle holds tensors alone; "
-                "remove that extra state before saving"
-            )
-        tensor = value.detach().cpu().contiguous()
-        place = (value.data_ptr(), tuple(value.shape))
-        if value.numel() and place in first_name:
-            entries[name] = TensorEntry(shape=tuple(tensor.shape), stored="alias", alias=first_name[place])
-            continue
-        first_name[place] = name
-        stored = format_of(tensor)
-        entries[name] = TensorEntry(shape=tuple(tensor.shape), stored=stored)
-        if stored == "bitmask":
-            mask = tensor != 0
-            tensors[name] = tensor[mask]
-            tensors[name + MASK] = torch.from_numpy(np.packbits(mask.reshape(-1).numpy()))
-        else:
-            tensors[name] = tensor
+    entries, tensors = _packed(model)
     kept, place_sets = packed_places(kept_of(model))
     about = PrunedFile(
         fingerprint=identity,
@@ -91,6 +69,34 @@ def save_pruned(
     path = Path(path)
     write_bytes(path, save(tensors, metadata={"autoprune": text, "sha256": checksum(text, tensors)}))
     return path.stat().st_size
+
+
+def _packed(model: nn.Module) -> tuple[dict[str, TensorEntry], dict[str, Tensor]]:
+    """Return how each entry of the state is stored, and the tensors of the file; shared tensors are stored once."""
+    tensors: dict[str, Tensor] = {}
+    entries: dict[str, TensorEntry] = {}
+    first_name: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ConfigError(
+                f"state_dict entry {name!r} is {type(value).__name__}, and a file without pickle holds tensors alone; "
+                "remove that extra state before saving"
+            )
+        tensor = value.detach().cpu().contiguous()
+        place = (value.data_ptr(), tuple(value.shape), value.stride())
+        if value.numel() and place in first_name:
+            entries[name] = TensorEntry(shape=tuple(tensor.shape), stored="alias", alias=first_name[place])
+            continue
+        first_name[place] = name
+        stored = format_of(tensor)
+        entries[name] = TensorEntry(shape=tuple(tensor.shape), stored=stored)
+        if stored == "bitmask":
+            mask = tensor != 0
+            tensors[name] = tensor[mask]
+            tensors[name + MASK] = torch.from_numpy(np.packbits(mask.reshape(-1).numpy()))
+        else:
+            tensors[name] = tensor
+    return entries, tensors
 
 
 def load_pruned(model: nn.Module, path: Path | str) -> nn.Module:
