@@ -81,7 +81,8 @@ def rows(kind):
 
 def cell(values):
     low, high = (100 * each(values) for each in (min, max))
-    return f"{100 * statistics.mean(values):.1f} ({low:.1f}–{high:.1f})"
+    spread = f" ({low:.1f}–{high:.1f})" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"
 
 
 class Runs:
@@ -159,15 +160,16 @@ def write(report, found, seeds, seconds):
         kind: table(kind, {row: values for row, values in rows.items() if row != "dense"}, seeds)
         for kind, rows in found.items()
     }
+    of = "seed 0" if seeds == 1 else f"mean of seeds 0 to {seeds - 1} (lowest to highest)"
     text = f"""# Trained from scratch: every method against random masks
 
 The bundled digits (900 images for training, 897 for validation), a network 64-48-32-10, with batch norm where
 channels go; the first two layers lose the same share. All are trained from scratch for {STEPS} steps of batch 64, SGD
 with momentum 0.9 under a cosine from 0.1, which converges; masks change between 10 % and 75 % of the steps (RigL and
 SET: at their sparsity from the first step on). Lottery tickets take four trainings more, without a cosine, as
-published. Validation accuracy in %, mean of seeds 0 to {seeds - 1} (lowest to highest). "gradual" is
-magnitude under the cubic schedule. The last column: in how many of the pairs of sparsity and seed a row beats random
-masks of the same seed under the cubic schedule.
+published. Validation accuracy in %, {of}. "gradual" is magnitude under the cubic schedule; of single
+weights `group_lasso` is `l1`. The last column: in how many of the pairs of sparsity and seed a row beats random masks
+of the same seed under the cubic schedule.
 
 ```
 python tests/benchmarks/from_scratch.py

@@ -241,6 +241,7 @@ def main():
     parser.add_argument("--tune-epochs", type=int, default=1)
     parser.add_argument("--scratch-epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table-only", action="store_true", help="Write the report from the runs that are there.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = ap.load_config(arguments.config)
@@ -249,7 +250,7 @@ def main():
     lines = arguments.runs.read_text(encoding="utf-8").splitlines() if arguments.runs.exists() else []
     records = [record for record in map(json.loads, lines) if record["budget"] == budget]
     done = {record["run"] for record in records}
-    for run, make in bench.jobs(arguments.seeds).items():
+    for run, make in () if arguments.table_only else bench.jobs(arguments.seeds).items():
         if run in done:
             continue
         began = time.perf_counter()
