@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from autoprune.cost.candidates import Candidates, joined
 from autoprune.cost.predict import LatencyPredictor
 from autoprune.cost.table import DENSE
 from autoprune.errors import ConfigError
+from autoprune.pruning.granularity import DEPTH
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.findings import Prediction, PredictorRecord
 from autoprune.spec.record import LatencyRecord, TrialRecord
@@ -31,6 +34,7 @@ class Forecast:
     def __init__(self, runner: TrialRunner, survey: Survey) -> None:
         self._runner = runner
         self._surveyed = len(survey.samples)
+        self._not_known: Counter[str] = Counter()
         device = runner.costs.device
         measured = not runner.modelled_because and device is not None
         self.predictor = LatencyPredictor(device) if measured and device is not None else None
@@ -65,13 +69,14 @@ class Forecast:
 
     def learn(self, *records: TrialRecord) -> None:
         """Take measured trials in; those whose costs only scores tell are left out."""
-        seen = [
-            (candidates, record.latency)
-            for record in records
-            if record.latency is not None and record.latency.pairs and record.origin != "dense"
-            for candidates in [self._candidates(record.config)]
-            if candidates is not None
-        ]
+        measured = [r for r in records if r.latency is not None and r.latency.pairs and r.origin != "dense"]
+        seen = []
+        for record in measured:
+            candidates = self._candidates(record.config)
+            if candidates is not None and record.latency is not None:
+                seen.append((candidates, record.latency))
+            elif record.config is not None:
+                self._not_known[_why_not(record.config)] += 1
         if self.predictor is not None and seen:
             self.predictor.learn(
                 joined([candidates for candidates, _ in seen]),
@@ -85,9 +90,10 @@ class Forecast:
         if quality is None:
             return None
         trials = quality.measurements - self._surveyed
+        left = ", ".join(f"{count} {why}" for why, count in sorted(self._not_known.items()))
         basis = f"{self._surveyed} random networks of the space, measured before the first trial"
         return PredictorRecord(
-            basis=basis + f", and {trials} trials" * (trials > 0),
+            basis=basis + f", and {trials} trials" * (trials > 0) + f"; not predicted: {left}" * bool(left),
             measurements=quality.measurements,
             mean_error=quality.mean_error,
             within_10=quality.within_10,
@@ -102,6 +108,18 @@ class Forecast:
             return model.asked.configs([config])
         except ConfigError:  # a threshold or residual blocks: only scores tell what goes
             return None
+
+
+def _why_not(config: PruningConfig) -> str:
+    """Say why the latency of a config is not predicted; a predictor knows counts of the dense model's kernels."""
+    if config.precision != "fp32":
+        return f"in {config.precision} (other kernels than those that were measured)"
+    choices = [choice for _, choice in config.choices()]
+    if any(choice.granularity == DEPTH for choice in choices):
+        return "without some blocks (their kernels are gone, and only scores tell which)"
+    if any(choice.threshold is not None for choice in choices):
+        return "with a threshold (only scores tell how many units go)"
+    return "whose costs do not follow from counts"
 
 
 def _spread(latency: LatencyRecord) -> float:

@@ -24,6 +24,8 @@ from autoprune.trial.survey import Surveyor, masks_only
 _PER_TRIAL_S = 0.2
 _MOST_S = 30.0
 _LEAST_TRIALS = 20
+_LEAST_SAMPLES = 40  # networks below which a predictor is vague; a runtime that exports each takes longer for them
+_LONGEST = 4.0  # times the usual survey, for that
 _STEPS_S = 5.0  # where widths depend on it, steps are measured in a study of any length
 
 
@@ -93,7 +95,10 @@ def take_survey(
     metered = runner.meter is not None if metered is None else metered
     if survey is None and seconds:
         if metered:
-            say(f"Measuring what pays on this device, for about {seconds:.0f} s (latency.survey_s) ...")
+            more = f", up to {_LONGEST * seconds:.0f} s if each network takes long" * (
+                runner.spec.latency.survey_s is None
+            )
+            say(f"Measuring what pays on this device, for about {seconds:.0f} s{more} (latency.survey_s) ...")
         (performed,) = (hands or OwnHands(runner)).perform([SurveyErrand(proposals, seconds)])
         survey, lacking = performed.value
         if lacking:
@@ -126,7 +131,9 @@ def _survey(runner: TrialRunner, proposals: Proposals, seconds: float) -> tuple[
             survey = survey.model_copy(update={"staircases": surveyor.staircases(slow)})
         if "fp32" in proposals.precisions:
             draws = random_configs(narrow(proposals, survey, runner.spec).proposals, runner.spec.search.seed)
-            survey = survey.model_copy(update={"samples": surveyor.samples(draws, started + seconds)})
+            least = 0 if runner.spec.latency.survey_s is not None else _LEAST_SAMPLES
+            found = surveyor.samples(draws, started + seconds, least, started + _LONGEST * seconds)
+            survey = survey.model_copy(update={"samples": found})
     except MeterError as error:  # a part of the network that the runtime cannot run alone is no reason not to search
         lacking = f"Not all was measured: {error}."
     return survey.model_copy(update={"seconds": time.perf_counter() - started}), lacking

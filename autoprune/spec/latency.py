@@ -136,7 +136,8 @@ class LatencySpec(Document):
             quick (``rapl``; ``nvml`` takes 40 s a trial).
         survey_s: Seconds of measurements before the first trial, once in a study: what patterns pay, on which widths
             steps lie, and random networks from which latency is predicted. Left out: a fifth of a second for each
-            trial asked for, at most 30; none in a study of fewer than 20, or with a recording. 0: none.
+            trial asked for, at most 30, and up to four times as long until 40 networks are measured where a runtime
+            takes long for each; none in a study of fewer than 20 trials, or with a recording. 0: none.
     """
 
     runtime: str = "torch"

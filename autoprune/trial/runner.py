@@ -19,6 +19,7 @@ from autoprune.cost.energy import DenseReference, estimate_from
 from autoprune.cost.host import detect
 from autoprune.cost.meters import Meter, rebatch
 from autoprune.cost.meters.choice import Choice, choose_meter
+from autoprune.errors import MeterError
 from autoprune.pruning.plan import NOTHING
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
@@ -40,6 +41,8 @@ from autoprune.trial.rungs import RungScorer
 from autoprune.trial.shipped import check_precisions, shipped
 from autoprune.trial.task import Task, check_batches, score, score_dense
 
+_QUICKEST = 0.1
+"""Of the time at the peak: Winograd saves multiply-adds, and clocks pass their data sheet; seconds are a thousandth."""
 RUNS_INT8 = ("onnxruntime",)
 """Runtimes that measure an int8 file; beside others its latency is modelled."""
 MOST_NORM_LOSS = 0.01
@@ -274,6 +277,21 @@ class TrialRunner:
             )
         return Scored(record, costs, ready.network)
 
+    def _check_unit(self, latency: LatencyRecord, costs: Costs) -> None:
+        """Check that a command does not print seconds: no device is far quicker than its peak.
+
+        Raises:
+            MeterError: The dense network took less than a tenth of its multiply-adds at the device's highest rate.
+        """
+        fastest = max(peak.high for peak in self.profile.compute.peak_macs_per_s.values())
+        least_ms = 1e3 * costs.macs / fastest
+        if self.spec.latency.runtime == "command" and latency.pairs and latency.dense_ms < _QUICKEST * least_ms:
+            raise MeterError(
+                f"the command says that the dense network takes {latency.dense_ms:.3g} ms, and {self.profile.name} "
+                f"needs {least_ms:.3g} ms for its {costs.macs:,.0f} multiply-adds at its peak; let the command print "
+                "milliseconds, not seconds, or name the right device"
+            )
+
     def modelled(self, costs: Costs) -> LatencyRecord:
         """Return the latency of a network by the device's model."""
         return costs.prediction.to_record(self._dense_costs.prediction)
@@ -306,8 +324,13 @@ class TrialRunner:
             dense: Record of the dense model; None where this is it.
             seconds: Wall time that the measurement took.
             elsewhere: Further devices of the study to what was measured there.
+
+        Raises:
+            MeterError: A command measured the dense model in a time that the device cannot reach.
         """
         known, costs = scored.record, scored.costs
+        if dense is None:
+            self._check_unit(latency, costs)
         energy = self._energy(costs, latency, dense).model_copy(update={"measured": latency.energy})
         latency = latency.model_copy(update={"energy": None})
         values = known.values | {"latency_ms": latency.ms, "energy_mj": energy.mj}

@@ -90,11 +90,23 @@ class Surveyor:
         return tuple(found)
 
     def samples(
-        self, configs: Iterable[PruningConfig], until: float, told: Callable[[int], None] = lambda _: None
+        self,
+        configs: Iterable[PruningConfig],
+        until: float,
+        least: int = 0,
+        latest: float = 0.0,
+        told: Callable[[int], None] = lambda _: None,
     ) -> tuple[LatencySample, ...]:
         """Measure networks against the dense one until the clock (``time.perf_counter``) says ``until``.
 
         None on a device that is modelled, and none where costs do not follow from counts.
+
+        Args:
+            configs: What to measure, in order.
+            until: When to stop.
+            least: Networks that are worth more time: while there are fewer it goes on until ``latest``.
+            latest: When to stop even so.
+            told: How many there are, after each.
 
         Raises:
             MeterError: The runtime gave no usable number.
@@ -104,7 +116,7 @@ class Surveyor:
             return ()
         meter = RUNTIMES.get(self._spec.runtime)(self._spec)
         for config in configs:
-            if time.perf_counter() >= until or len(found) >= MOST_SAMPLES:
+            if time.perf_counter() >= (latest if len(found) < least else until) or len(found) >= MOST_SAMPLES:
                 break
             kept = tuple(runner.costs.model.asked.configs([config]).kept[0].tolist())
             if kept in found:

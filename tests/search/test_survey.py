@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
 from small_task import task
 
+from autoprune.errors import MeterError
 from autoprune.search import survey as survey_module
+from autoprune.search.forecast import Forecast
 from autoprune.search.study import Study
-from autoprune.search.survey import survey_seconds
+from autoprune.search.survey import random_configs, survey_seconds
+from autoprune.spec.config import PruningConfig
+from autoprune.spec.document import parse_document
 from autoprune.spec.study import StudySpec
+from autoprune.spec.survey import Survey
+from autoprune.trial.survey import Surveyor
 
 LATENCY = {"half_width": 0.2, "budget_s": 0.05, "survey_s": 1.0}
 
@@ -74,3 +83,44 @@ def test_a_short_study_spends_nothing_on_it_unless_widths_depend_on_it(tmp_path)
     assert seconds(40) == pytest.approx(8)
     assert seconds(1000) == 30
     assert seconds(1000, survey_s=3) == 3
+
+
+def test_more_time_is_given_until_there_are_enough_networks_and_not_for_ever(tmp_path):
+    run = study(tmp_path)
+    surveyor = Surveyor(run.runner, 1.0)
+
+    def measured(until, **bounds):
+        return len(surveyor.samples(random_configs(run.proposals, 0), until, **bounds))
+
+    assert measured(until=0.0) == 0
+    assert measured(until=0.0, least=3, latest=np.inf) == 3
+    assert measured(until=0.0, least=3, latest=0.0) == 0
+
+
+def test_what_is_not_predicted_is_counted_with_its_reason(tmp_path):
+    run = study(tmp_path)
+    runner = run.runner
+    dense = runner.run_dense(0)
+    surveyed = Surveyor(runner, 1.0).samples(random_configs(run.proposals, 0), 0.0, 4, np.inf)
+    forecast = Forecast(runner, Survey(samples=surveyed))
+    name = next(iter(runner.graph.groups))
+    choice = {"granularity": "channel", "criterion": "magnitude_l1", "threshold": {"std": 1.0}}
+    plain = {"granularity": "channel", "criterion": "magnitude_l1", "sparsity": 0.5}
+    given = {"schema": "autoprune/config/1", "model": runner.dense_config.to_data()["model"]}
+    for number, layers in enumerate(({name: choice}, {name: plain}), start=1):
+        config = parse_document(PruningConfig, {**given, "layers": layers}, "a config")
+        forecast.learn(runner.run(config, number, "asked", dense))
+    basis = forecast.record().basis
+    assert basis.startswith("4 random networks")
+    assert ", and 1 trials; not predicted: 1 with a threshold (only scores tell" in basis
+
+
+def test_a_command_that_prints_seconds_is_told_so(tmp_path):
+    def run(ms):
+        command = {"run": f"{sys.executable} -S -c 'print({ms})' {{model}}", "export": "safetensors", "retries": 0}
+        latency = {"runtime": "command", "half_width": 0.9, "budget_s": 0.01, "command": command}
+        return study(tmp_path, latency=latency).runner.run_dense(0)
+
+    assert run(0.5).latency.ms == pytest.approx(0.5)
+    with pytest.raises(MeterError, match=r"takes 1e-09 ms, and local-cpu needs .* let the command print milliseconds"):
+        run(1e-9)

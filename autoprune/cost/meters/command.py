@@ -231,7 +231,7 @@ class CommandMeter:
             except subprocess.TimeoutExpired:
                 _kill(process)
                 raise _FailedCallError(f"was killed after {self.command.timeout}") from None
-            except BaseException:
+            except BaseException:  # Ctrl-C too: what was started must not go on using the device
                 _kill(process)
                 raise
         if process.returncode:
