@@ -160,6 +160,14 @@ def _check_stage(name: str, graph: ModelGraph) -> None:
     owner = next((s.name for s in graph.stages.values() if name in [block.name for block in s.blocks]), None)
     if owner is not None:
         raise ConfigError(f"block {name!r} belongs to stage {owner!r}; prune that name")
+    if name in graph.layers:
+        raise ConfigError(
+            f"{name!r} is a layer, and {DEPTH!r} removes whole residual blocks; give it another granularity, or choose "
+            f"among {', '.join(map(repr, graph.stages))}"
+        )
+    inside = [stage for stage in graph.stages if stage.startswith(f"{name}.")]
+    if inside:
+        raise ConfigError(f"{name!r} is no block; blocks are in it: prune {', '.join(map(repr, inside))}")
     if any(layer.startswith(f"{name}.") for layer in graph.layers):
         raise ConfigError(
             f"block {name!r} stays: the identity replaces a block that adds a branch to what enters it, changes that "

@@ -161,6 +161,10 @@ def test_wrong_names_are_told() -> None:
         plan_for(model, inputs, "layer.0", 0.5)
     with pytest.raises(UnknownNameError, match="did you mean"):
         plan_for(model, inputs, "layer.10", 0.5)
+    with pytest.raises(ConfigError, match=r"'stem' is a layer, and 'depth' removes whole residual blocks"):
+        plan_for(model, inputs, "stem", 0.5)
+    with pytest.raises(ConfigError, match=r"'layer' is no block; blocks are in it: prune 'layer\.1'"):
+        plan_for(model, inputs, "layer", 0.5)
     bert_like, x = build("vgg")
     with pytest.raises(ConfigError, match="no residual block"):
         plan_for(bert_like, x, "features", 0.5)
