@@ -1,10 +1,12 @@
 """The damage table of a study: what single choices cost, tried before the first trial, and what follows from it.
 
-For each group or layer all criteria of a granularity are tried at about half sparsity; the best of them also at a low
-and at the highest sparsity. Between these lies a straight line, and the other criteria get the best one's curve times
-their ratio at half. So a group with four criteria takes six probes, each a fraction of a trial. (A table of one
-evaluation for each layer and width is that of NVIDIA's FastNAS; here the probed network is recalibrated, and scored by
-its loss.)
+For each group or layer all criteria of a granularity are compared at about half sparsity on a quarter of the samples;
+the best of them is tried at a low, a middle and the highest sparsity on all. Between these lies a straight line, and
+the other criteria get the best one's curve times their ratio at half. (A table of one evaluation for each layer and
+width is that of NVIDIA's FastNAS; here the probed network has its own batch statistics, and is scored by its loss.)
+
+The whole table costs about as much as a dozen trials. How good a guide it is, a sampler learns from its trials:
+``greybox`` takes the estimate as a trend with a slope of its own. Others start with configs that follow from it.
 
 Probes are kept in the study's storage, group by group: a study that goes on does not try them again.
 """
@@ -25,9 +27,8 @@ from autoprune.search.proposals import NONE, Knob, Proposals
 from autoprune.spec.config import LayerChoice, PruningConfig
 from autoprune.spec.document import parse_document
 from autoprune.spec.findings import DamageRecord, DroppedChoice
-from autoprune.trial.damage import DamageMeter
+from autoprune.trial.damage import CONTEST, MOST_SAMPLES, DamageMeter, dense_score_and_samples, probe_samples
 from autoprune.trial.runner import TrialRunner
-from autoprune.trial.task import score_dense
 
 DAMAGE = "autoprune:damage"
 
@@ -96,13 +97,13 @@ class DenseErrand:
 
     on_device: ClassVar[bool] = False
 
-    def __call__(self, runner: TrialRunner) -> float:
-        """Return its score.
+    def __call__(self, runner: TrialRunner) -> tuple[float, int]:
+        """Return its score, and the samples that a trial sends through a network.
 
         Raises:
             TaskError: It cannot be scored.
         """
-        return score_dense(runner.task.evaluate, runner.model, "evaluate")
+        return dense_score_and_samples(runner)
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,20 @@ class ProbeErrand:
         knob: Which.
         proposals: The space.
         score: Of the dense model.
+        samples: Of a probe, before bounds.
     """
 
     on_device: ClassVar[bool] = False
     knob: Knob
     proposals: Proposals
     score: float
+    samples: int = MOST_SAMPLES
 
     def __call__(self, runner: TrialRunner) -> tuple[DamageRecord, ...]:
         """Return the probes."""
-        meter = runner.book.keep(("damage", self.score), lambda: DamageMeter(runner, self.score))
+        meter = runner.book.keep(
+            ("damage", self.score, self.samples), lambda: DamageMeter(runner, self.score, self.samples)
+        )
         return tuple(_probe(self.knob, meter, runner, self.proposals))
 
 
@@ -149,18 +154,20 @@ def damage_table(
     kept = study.user_attrs.get(DAMAGE)
     if kept is None:
         (dense,) = hands.perform([DenseErrand()])
-        kept = {"score": dense.value, "probes": []}
+        value, seen = dense.value
+        kept = {"score": value, "samples": probe_samples(seen, _probes(proposals)), "probes": []}
     score, known = (
         float(kept["score"]),
         [parse_document(DamageRecord, data, "a probe in the storage") for data in kept["probes"]],
     )
     tried = {record.name for record in known}
+    samples = kept.get("samples", MOST_SAMPLES)
     lacking = [knob for knob in proposals.knobs if knob.name not in tried and knob.stage is None]
     if lacking:
         say("Trying single choices on a small batch (search.probe) ...")
-    for probed in hands.perform([ProbeErrand(knob, proposals, score) for knob in lacking]):
+    for probed in hands.perform([ProbeErrand(knob, proposals, score, samples) for knob in lacking]):
         known += probed.value
-        study.set_user_attr(DAMAGE, {"score": score, "probes": [record.to_data() for record in known]})
+        study.set_user_attr(DAMAGE, {**kept, "probes": [record.to_data() for record in known]})
     place = {knob.name: number for number, knob in enumerate(proposals.knobs)}
     known.sort(key=lambda record: place.get(record.name, len(place)))  # workers end in any order
     return DamageTable(tuple(known), proposals, score)
@@ -174,20 +181,33 @@ def wants_probes(runner: TrialRunner) -> bool:
     return search.sampler == "greybox" and data.loss is not None and data.batches is not None
 
 
+def _probes(proposals: Proposals) -> float:
+    """Return how many probes a table takes; those of a contest count as their share."""
+    contests = [methods for knob in proposals.knobs if knob.stage is None for methods in _by_granularity(knob).values()]
+    return sum(3 + (CONTEST * len(methods) if len(methods) > 1 else 0.0) for methods in contests)
+
+
 def _probe(knob: Knob, meter: DamageMeter, runner: TrialRunner, proposals: Proposals) -> Iterator[DamageRecord]:
     for methods in _by_granularity(knob).values():
-        contest = [_record(knob, method, MIDDLE, meter, runner, proposals) for method in methods]
-        found = [record for record in contest if record is not None]
-        yield from found
-        if found and knob.sparsities:
-            best = min(found, key=lambda record: record.drop)
-            method = f"{best.granularity}/{best.criterion}"
-            seen = {best.sparsity}
-            for wanted in (LOW, knob.sparsities[-1]):
-                record = _record(knob, method, wanted, meter, runner, proposals, seen)
-                if record is not None:
-                    seen.add(record.sparsity)
-                    yield record
+        tried = [_record(knob, m, MIDDLE, meter, runner, proposals, few=len(methods) > 1) for m in methods]
+        contest = [record for record in tried if record is not None]
+        if not contest:
+            continue
+        best = min(contest, key=lambda record: record.drop)
+        method = f"{best.granularity}/{best.criterion}"
+        middle = _record(knob, method, MIDDLE, meter, runner, proposals) if len(methods) > 1 else best
+        assert middle is not None
+        for record in contest:
+            # What the same few samples told of the best one says how far they are off.
+            yield (
+                middle if record is best else record.model_copy(update={"drop": record.drop - best.drop + middle.drop})
+            )
+        seen = {best.sparsity}
+        for wanted in (LOW, *knob.sparsities[-1:]):
+            end = _record(knob, method, wanted, meter, runner, proposals, seen)
+            if end is not None:
+                seen.add(end.sparsity)
+                yield end
 
 
 def _record(
@@ -198,13 +218,14 @@ def _record(
     runner: TrialRunner,
     proposals: Proposals,
     seen: set[float] | None = None,
+    few: bool = False,
 ) -> DamageRecord | None:
     positive = [sparsity for sparsity in knob.sparsities if sparsity > 0] or [0.0]
     sparsity = min(positive, key=lambda each: abs(each - wanted))
     choice = _choice(knob, method, sparsity)
     if choice is None or choice.fraction in (seen or set()):
         return None
-    drop = meter(knob.name, choice).drop
+    drop = meter(knob.name, choice, few).drop
     config = PruningConfig(model=proposals.identity, seed=proposals.seed, layers={knob.name: (choice,)})
     costs = runner.costs.of_config(config)
     return DamageRecord(

@@ -110,7 +110,7 @@ class Queue:
         if prior is not None:
             first[1:1] = [FirstTrial(WARM, dict(trial.params)) for trial in prior.warmest(wanted)]
         known = self._knowledge()
-        if known is not None:
+        if known is not None and self._sampler != "greybox":  # it reads the table itself
             rows = seeds(known, min(wanted // 5, MOST_SEEDS))
             first[1:1] = [FirstTrial(DAMAGE_ORIGIN, {**first[0].params, **known.domain.decode(row)}) for row in rows]
         return first

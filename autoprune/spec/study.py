@@ -53,9 +53,9 @@ class SearchSpec(Document):
         trials: Finished trials wanted, the dense model and the uniform ladder included.
         seed: Seed of the sampler, of the ``random`` criterion and of recovery.
         timeout: Wall time after which no trial is started ("90s", "30m", "2h").
-        probe: Whether single choices are tried before the first trial, on a small batch: they give first trials spread
-            over the front, and criteria that are clearly worse on a layer leave the space. Left out: with ``greybox``,
-            where the task has batches and a loss.
+        probe: Whether single choices are tried before the first trial, on a small batch: they tell ``greybox`` what to
+            expect, give other samplers first trials spread over the front, and criteria that are clearly worse on a
+            layer leave the space. Left out: with ``greybox``, where the task has batches and a loss.
         budget: Trial time after which no trial is started: the seconds that trials took are added up, over all workers
             and over earlier runs of the command.
         patience: Trials without a gain in hypervolume after which no trial is started; counted from the first gain on.

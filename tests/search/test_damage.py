@@ -1,17 +1,24 @@
 """The damage table: probes kept over a resume, criteria dropped with a reason, seeds near the best of all configs."""
 
+import copy
+
 import numpy as np
 import optuna
 import pytest
+import torch
+from torch import nn
 
 from autoprune.search.damage import DAMAGE, DamageTable, damage_table
 from autoprune.search.greybox.seeds import descent, seeds
 from autoprune.search.greybox.space import SpaceKnowledge
 from autoprune.search.proposals import make_proposals
 from autoprune.search.study import Study
+from autoprune.spec.config import LayerChoice, ModelIdentity, PruningConfig
 from autoprune.spec.findings import DamageRecord
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
+from autoprune.trial.damage import DamageMeter, Probe, dense_score_and_samples, probe_samples
+from autoprune.trial.pruned import pruned_model
 from autoprune.trial.runner import TrialRunner
 from tests import small_task
 
@@ -60,7 +67,7 @@ def test_what_was_tried_is_kept_and_not_tried_again(runner, proposals, monkeypat
     assert [r.name for r in table.records] == [k.name for k in proposals.knobs for _ in range(4)]
     assert len(kept) == len(table.records)
     monkeypatch.setattr("autoprune.search.damage.DamageMeter", None)  # making one would fail
-    monkeypatch.setattr("autoprune.search.damage.score_dense", None)
+    monkeypatch.setattr("autoprune.search.damage.dense_score_and_samples", None)
     assert damage_table(study, runner, proposals) == table
 
 
@@ -75,6 +82,54 @@ def test_more_damage_goes_with_more_sparsity_and_macs_are_those_of_the_network(r
         assert all(0 < record.macs < dense for record in table.records if record.name == knob.name)
     drops = [table.arrays(proposals)[knob.name][0, -1] for knob in proposals.knobs]
     assert max(drops) > 0
+
+
+def test_a_probe_is_the_loss_of_one_pass_with_the_batch_s_own_statistics(runner):
+    meter = DamageMeter(runner, 0.9, samples=32)
+    name = next(iter(runner.graph.groups))
+    choice = LayerChoice(granularity="channel", criterion="magnitude_l2", sparsity=0.5)
+    before = {key: value.clone() for key, value in runner.model.state_dict().items()}
+    drop = meter(name, choice).drop
+    assert all(torch.equal(value, before[key]) for key, value in runner.model.state_dict().items())
+    identity = ModelIdentity(fingerprint=runner.graph.fingerprint)
+    config = PruningConfig(model=identity, seed=0, layers={name: (choice,)})
+    smaller = pruned_model(runner.model, runner.graph, runner.book, config).model
+
+    def loss(model):
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.track_running_stats, module.running_mean, module.running_var = False, None, None
+        batches = [nn.functional.cross_entropy(model.eval()(inputs), labels) for inputs, labels in runner.data.walk()]
+        return float(np.mean(batches))
+
+    with torch.no_grad():
+        rise = loss(smaller) - loss(copy.deepcopy(runner.model))
+    assert drop == pytest.approx(0.9 * (1 - np.exp(-rise)), abs=1e-5)
+
+
+def test_the_samples_of_a_probe_follow_what_a_trial_sends_through_the_network(runner):
+    score, seen = dense_score_and_samples(runner)
+    assert score == runner.task.evaluate(runner.model)
+    assert seen == runner.recovery.batchnorm_samples + 256
+    assert probe_samples(400, 40.0) == 160
+    assert probe_samples(10, 1_000.0) == 0, "the meter has bounds of its own"
+
+
+def test_losers_of_a_contest_stand_as_far_behind_as_few_samples_say(runner, proposals, monkeypatch):
+    class Meter:
+        def __init__(self, *_):
+            pass
+
+        def __call__(self, name, choice, few=False):
+            worse = 0.07 if choice.criterion == "random" else 0.0
+            return Probe(name, choice, choice.sparsity + worse + (0.5 if few else 0.0))
+
+    monkeypatch.setattr("autoprune.search.damage.DamageMeter", Meter)
+    _, table = probed(runner, proposals)
+    for knob in proposals.knobs:
+        mine = [record for record in table.records if record.name == knob.name]
+        assert [record.criterion for record in mine] == ["magnitude_l2", "random", "magnitude_l2", "magnitude_l2"]
+        assert [record.drop - record.sparsity for record in mine] == pytest.approx([0, 0.07, 0, 0])
 
 
 def record(criterion, drop, sparsity=0.4, name="stem"):
@@ -135,19 +190,27 @@ def test_the_descent_trades_damage_for_exact_macs(runner, proposals):
     assert 1 < len(some) <= 4
 
 
-def test_a_study_probes_first_tells_what_it_found_and_starts_with_seeds(tmp_path):
+def test_a_greybox_study_probes_first_and_lets_the_sampler_read_what_it_found(tmp_path):
     study = Study(small_task.task(), small_spec(), tmp_path)
     study.run()
     records = study.records()
     assert len(records.study.damage) == 8
     origins = [trial.origin for trial in records.trials]
     assert origins[0] == "dense"
-    assert 1 <= origins.count("damage") <= 14 // 5
+    assert "damage" not in origins, "greybox asks for what the table promises when it promises most"
     assert "greybox" in origins
     again = Study(small_task.task(), small_spec(trials=15), tmp_path)
     again.run()
     assert again.records().study.damage == records.study.damage
     assert again.records().trials[:14] == records.trials
+
+
+def test_other_samplers_start_with_configs_that_follow_from_the_table(tmp_path):
+    study = Study(small_task.task(), small_spec(sampler="random", probe=True, trials=12), tmp_path)
+    study.run()
+    origins = [trial.origin for trial in study.records().trials]
+    assert 1 <= origins.count("damage") <= 12 // 5
+    assert origins.index("damage") == 1
 
 
 def test_probes_can_be_turned_off(tmp_path):

@@ -24,6 +24,9 @@ CANDIDATES = 2000
 START = 8
 """Trials before a model is made: drawn at random, unless the study has first trials."""
 
+START_WITH_DAMAGE = 4
+"""As many where damage is estimated: the model needs no more to learn how far the estimate is off."""
+
 FEW = 400
 """As many where there are more than two objectives: traffic, latency and energy take far longer than counts."""
 
@@ -74,13 +77,19 @@ class GreyboxSampler(BaseSampler):
         readings = self._knowledge.readings if self._knowledge else None
         pending = self._history.read(trials, domain, study.directions, readings, (id(study._storage), study._study_id))
         complete = [told for _, told in sorted(self._history.told.items()) if told.values is not None]
-        if len(complete) < START:
+        if len(complete) < self._start():
             return {}
         number = len(self._history.told)
         rng = np.random.default_rng([self._seed, number, len(pending)])
         model = drop_model(self._knowledge, self._history) if self._knowledge else plain_model(domain, self._history)
         row = _best(model, domain, pending, rng)
         return {} if row is None else domain.decode(row)
+
+    def _start(self) -> int:
+        known = self._knowledge
+        no_row = np.zeros((0, len(known.domain.axes)), np.int64) if known is not None else None
+        guided = known is not None and no_row is not None and known.damage(no_row) is not None
+        return START_WITH_DAMAGE if guided else START
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

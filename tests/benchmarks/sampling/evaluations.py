@@ -85,7 +85,7 @@ class Evaluations:
     @cached_property
     def table(self) -> DamageTable:
         """The damage table of the problem: measured once, kept with the evaluations."""
-        storage = optuna.storages.RDBStorage(f"sqlite:///{self._work / 'damage.db'}")
+        storage = optuna.storages.RDBStorage(f"sqlite:///{self._work / 'probes.db'}")
         study = optuna.create_study(storage=storage, study_name=self.problem.name, load_if_exists=True)
         started, known = time.process_time(), len(study.user_attrs.get(DAMAGE, {}).get("probes", ()))
         table = damage_table(study, self.runner, self.proposals)
