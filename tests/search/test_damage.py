@@ -115,7 +115,7 @@ def test_the_samples_of_a_probe_follow_what_a_trial_sends_through_the_network(ru
     assert probe_samples(10, 1_000.0) == 0, "the meter has bounds of its own"
 
 
-def test_losers_of_a_contest_stand_as_far_behind_as_few_samples_say(runner, proposals, monkeypatch):
+def test_losers_of_a_contest_stand_as_far_behind_as_few_samples_say(proposals, monkeypatch):
     class Meter:
         def __init__(self, *_):
             pass
@@ -125,7 +125,8 @@ def test_losers_of_a_contest_stand_as_far_behind_as_few_samples_say(runner, prop
             return Probe(name, choice, choice.sparsity + worse + (0.5 if few else 0.0))
 
     monkeypatch.setattr("autoprune.search.damage.DamageMeter", Meter)
-    _, table = probed(runner, proposals)
+    fresh = TrialRunner(small_task.task(), small_spec())  # what a runner keeps, the real meter is among it
+    _, table = probed(fresh, proposals)
     for knob in proposals.knobs:
         mine = [record for record in table.records if record.name == knob.name]
         assert [record.criterion for record in mine] == ["magnitude_l2", "random", "magnitude_l2", "magnitude_l2"]
