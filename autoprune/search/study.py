@@ -192,7 +192,8 @@ class Study:
         """
         known = storage.survey_of(study)
         metered = None if executor is None else executor.has_meter
-        surveyed = take_survey(self.runner, self.proposals, known, say, executor, metered)
+        profiled = self.directory / "profile.json"
+        surveyed = take_survey(self.runner, self.proposals, known, say, executor, metered, profiled)
         if known is None and (theirs := storage.survey_of(study)) is not None:
             return take_survey(
                 self.runner, self.proposals, theirs, say

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from autoprune.errors import MeterError
+from autoprune.errors import AutopruneError, MeterError
 from autoprune.pruning.granularity import DEPTH, granularity
 from autoprune.search.errands import Hands, OwnHands
 from autoprune.search.forecast import Forecast
 from autoprune.search.narrowing import Narrowed, narrow
 from autoprune.search.proposals import AUTO, NONE, PRECISION, Proposals
 from autoprune.spec.config import PruningConfig
+from autoprune.spec.profile import DeviceSummary, read_profile
 from autoprune.spec.study import StudySpec
 from autoprune.spec.survey import Survey
 from autoprune.trial.runner import TrialRunner
@@ -79,6 +81,7 @@ def take_survey(
     say: Callable[[str], None] = lambda _: None,
     hands: Hands | None = None,
     metered: bool | None = None,
+    profiled: Path | None = None,
 ) -> Surveyed:
     """Ask the device, or take what is known.
 
@@ -89,6 +92,7 @@ def take_survey(
         say: Told what is done, and what was found or could not be measured.
         hands: What measures; None: this process.
         metered: Whether latency is measured; None: as the runner tells.
+        profiled: Where the ``profile.json`` of this study may be: the times of modules that were measured for it.
     """
     survey = known
     seconds = survey_seconds(runner.spec, proposals)
@@ -103,6 +107,9 @@ def take_survey(
         survey, lacking = performed.value
         if lacking:
             say(lacking)
+        if metered and profiled is not None and (dense := _measured_modules(profiled, survey, runner.spec)) is not None:
+            survey = survey.model_copy(update={"dense": dense})
+            say(f"The times of the dense network's modules are those of {profiled}.")
     survey = survey or Survey()
     narrowed = narrow(proposals, survey, runner.spec)
     forecast = Forecast(runner, survey)
@@ -115,6 +122,28 @@ def take_survey(
             f"{found.within_10:.0%} within 10 %, each left out in turn."
         )
     return Surveyed(survey, narrowed, forecast)
+
+
+def _measured_modules(path: Path, survey: Survey, spec: StudySpec) -> DeviceSummary | None:
+    """Return what a profile measured of the dense network; None unless it was the same network, measured alike.
+
+    The same are device and machine, runtime, threads and type, and of every module its name, multiply-adds (so batch
+    and inputs too) and parameters.
+    """
+    try:
+        found = read_profile(path)
+    except AutopruneError:  # none, or of another version: the models tell
+        return None
+    here, asked = survey.dense, spec.latency
+    if here is None or not found.device.measured:
+        return None
+    conditions = (found.runtime, found.threads, found.dtype, found.device.device, found.device.title)
+    same = conditions == (asked.runtime, asked.threads, asked.dtype, spec.device, here.title)
+    return found.device if same and _modules(found.device) == _modules(here) else None
+
+
+def _modules(device: DeviceSummary) -> list[tuple[str, float, int]]:
+    return [(layer.name, layer.macs, layer.params) for layer in device.layers]
 
 
 def _survey(runner: TrialRunner, proposals: Proposals, seconds: float) -> tuple[Survey, str]:

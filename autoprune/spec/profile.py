@@ -215,6 +215,9 @@ class ProfileRecord(Document):
         staircases: Of the slowest layers that can lose channels.
         notes: What could not be done, in sentences.
         versions: Package to version.
+        runtime: What ran the network on the study's device; absent in old profiles, as the two that follow.
+        threads: Of the runtime.
+        dtype: That the network was cast to; absent: its own.
     """
 
     schema_: Literal["autoprune/profile/1"] = Field("autoprune/profile/1", alias="schema")
@@ -232,6 +235,9 @@ class ProfileRecord(Document):
     staircases: tuple[Staircase, ...] = ()
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+    runtime: str | None = None
+    threads: int | None = None
+    dtype: str | None = None
 
 
 def read_profile(path: Path) -> ProfileRecord:

@@ -50,7 +50,7 @@ def profiled(name: str, folder: Path) -> ProfileRecord:
     from autoprune.trial.task import load_task
 
     if (folder / "profile.json").exists():
-        return read_profile(folder)
+        return read_profile(folder / "profile.json")
     title, task, space, runtime = NETWORKS[name]
     print(title, file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)

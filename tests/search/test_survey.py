@@ -12,11 +12,13 @@ from autoprune.errors import MeterError
 from autoprune.search import survey as survey_module
 from autoprune.search.forecast import Forecast
 from autoprune.search.study import Study
-from autoprune.search.survey import random_configs, survey_seconds
+from autoprune.search.survey import random_configs, survey_seconds, take_survey
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.document import parse_document
+from autoprune.spec.profile import read_profile
 from autoprune.spec.study import StudySpec
 from autoprune.spec.survey import Survey
+from autoprune.trial.profile.run import profile_study
 from autoprune.trial.survey import Surveyor
 
 LATENCY = {"half_width": 0.2, "budget_s": 0.05, "survey_s": 1.0}
@@ -124,3 +126,21 @@ def test_a_command_that_prints_seconds_is_told_so(tmp_path):
     assert run(0.5).latency.ms == pytest.approx(0.5)
     with pytest.raises(MeterError, match=r"takes 1e-09 ms, and local-cpu needs .* let the command print milliseconds"):
         run(1e-9)
+
+
+def test_modules_that_a_profile_of_this_study_measured_are_not_modelled(tmp_path):
+    run = study(tmp_path, latency=LATENCY | {"survey_s": 0.2})
+    (tmp_path / "profile.json").write_text(profile_study(task(), run.spec).to_json())
+    said = []
+    taken = take_survey(run.runner, run.proposals, None, said.append, profiled=tmp_path / "profile.json").survey
+    assert taken.dense.measured
+    assert taken.dense == read_profile(tmp_path / "profile.json").device
+    assert any("profile.json" in sentence for sentence in said)
+    # Of another batch, which is another time.
+    other = study(tmp_path, latency=LATENCY | {"survey_s": 0.2, "batch": 3})
+    taken = take_survey(other.runner, other.proposals, None, profiled=tmp_path / "profile.json").survey
+    assert not taken.dense.measured
+    # With another number of threads.
+    other = study(tmp_path, latency=LATENCY | {"survey_s": 0.2, "threads": 2})
+    taken = take_survey(other.runner, other.proposals, None, profiled=tmp_path / "profile.json").survey
+    assert not taken.dense.measured

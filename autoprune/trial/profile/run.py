@@ -72,6 +72,9 @@ def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), stud
         payoffs=_payoffs(trials, slow, prunable),
         staircases=_staircases(trials, slow, spec.latency.half_width),
         notes=tuple(notes),
+        runtime=runtime,
+        threads=spec.latency.threads,
+        dtype=spec.latency.dtype,
         versions={name: version(name) for name in ("autoprune", "torch", "fvcore", "numpy")},
     )
 
