@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from autoprune.errors import RunDirectoryError, SpecError, StorageError, one_line
+from autoprune.search.sole import SoleWriter
 from autoprune.spec.document import parse_document
 from autoprune.spec.record import StudyRecord, TrialRecord
 from autoprune.spec.survey import Survey
@@ -93,7 +94,7 @@ def _own_study(
 ) -> optuna.Study:
     with storage_errors(shown_url(url, directory)):
         study = optuna.create_study(
-            storage=storage,
+            storage=SoleWriter(optuna.storages.get_storage(storage)) if url is None else storage,
             study_name=STUDY_NAME,
             directions=["minimize"] * len(objectives),
             load_if_exists=True,
