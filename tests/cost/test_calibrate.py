@@ -189,3 +189,16 @@ def test_durations() -> None:
     assert [duration_s(text) for text in ("90s", "1.5m", "2h")] == [90, 90, 7200]
     with pytest.raises(ValueError, match="as in 90s"):
         duration_s("5 minutes")
+
+
+def test_a_kind_that_passes_the_gemm_raises_the_peak() -> None:
+    prior = detect(load_device("local-cpu"))
+    fit = fit_roofline(of_three_kinds(), prior=[1e-5, 1e10, 8e10, 4e9], bounds=BOUNDS, ridges=[1e-8])
+    slow_gemm = replace(fitted(), gemm_macs_per_s={"float32": 1e9})
+    profile = calibrated_profile(prior, "mine", slow_gemm, fit)
+    assert profile.kinds is not None
+    for kind, each in fit.kinds.items():
+        use = profile.kinds[kind].utilisation
+        assert (use is None) == (each.macs_per_s is None)
+        if use is not None:
+            assert use.value * profile.peak("float32").value == pytest.approx(each.macs_per_s, rel=1e-5)

@@ -108,8 +108,9 @@ def calibrated_profile(
     for dtype in profile.compute.peak_macs_per_s:
         if dtype in gemm:
             peaks[dtype] = _measured(gemm[dtype], f"large GEMM, {on}")
-    if fit.macs_per_s > peaks["float32"].value:  # a GEMM that was disturbed, or layers in float32 that no GEMM matches
-        peaks["float32"] = _measured(fit.macs_per_s, f"{fitted}; a large GEMM reached {gemm.get('float32', 0):.3g}")
+    fastest = max(fit.macs_per_s, *(each.macs_per_s or 0.0 for each in fit.kinds.values()), 0.0)
+    if fastest > peaks["float32"].value:  # a GEMM that was disturbed, or layers in float32 that no GEMM matches
+        peaks["float32"] = _measured(fastest, f"{fitted}; a large GEMM reached {gemm.get('float32', 0):.3g}")
     compute = profile.compute.model_copy(
         update={
             "cores": _measured(threads, "threads that were calibrated"),
@@ -155,7 +156,7 @@ def _kind_rates(fit: Fit, peak: float, on: str) -> dict[LayerKind, KindRates]:
     found: dict[LayerKind, KindRates] = {}
     for kind, each in fit.kinds.items():
         source = f"fitted to {each.samples} layers of this kind, {on}"
-        use = None if each.macs_per_s is None else _measured(min(each.macs_per_s / peak, 1.0), source)
+        use = None if each.macs_per_s is None else _measured(each.macs_per_s / peak, source)
         launch = _measured(max(1e6 * each.launch_s, _SHORTEST_LAUNCH_US), source)
         found[kind] = KindRates(launch_us=launch, utilisation=use, samples=each.samples, loo_mape=each.loo_mape)
     return found
