@@ -220,7 +220,7 @@ def _course(records: RunRecords) -> Part:
                 tuple(Point(numbers[i], history[i], f"after trial {numbers[i]}") for i in corners),
             ),
         ),
-        note="Flat at the end: more trials would hardly help.",
+        note="Where the curve is flat at the end, more trials would hardly help.",
     )
     return Part(title, told, figures=(figure,))
 

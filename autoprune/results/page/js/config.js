@@ -101,7 +101,7 @@ function drawConfig(place) {
     const details = h("details", {class: "layer-table"}, h("summary", {}, `The ${LAYERS.length} layers as a table`));
     details.addEventListener("toggle", () => { if (details.open && details.children.length === 1) details.append(layerTable(trials, panes)); });
     return [h("h3", {}, trials.length > 1 ? "Layer by layer" : "Over the depth of the network"), h("ul", {class: "legend"}, skylineLegend(trials)), place,
-      ...(lacking.length ? [ h("p", {class: "note"}, `The ${lacking.join(" and ")} of each layer ${lacking.length > 1 ? "are" : "is"} not in the records of this run; a search with the present version keeps them.`)] : []), details];
+      ...(lacking.length ? [ h("p", {class: "note"}, `The ${lacking.join(" and ")} of each layer ${lacking.length > 1 ? "are" : "is"} not in the records of this run: nothing predicted ${lacking.length > 1 ? "them" : "it"}, or an earlier version wrote them.`)] : []), details];
   }
 
   function layerTable(trials, panes) {
