@@ -13,7 +13,7 @@ from autoprune.errors import SurgeryError
 from autoprune.graph.trace import check_inputs
 from autoprune.pruning.proof import proven_groups
 from autoprune.pruning.scores import ScoreBook
-from autoprune.spec.config import PruningConfig
+from autoprune.spec.config import PruningConfig, check_is_config
 from autoprune.trial.pruned import pruned_model, recover_pruned
 from autoprune.trial.task import Calibration, positional
 
@@ -44,10 +44,12 @@ def apply(
         A smaller module of the same class, in evaluation mode.
 
     Raises:
+        UsageError: ``config`` is no config.
         ConfigError: The config is for another architecture, or needs data that is not given.
         TraceError: The model cannot run on the example inputs.
         SurgeryError: The smaller module does not run, or is not what the config asks, layer by layer.
     """
+    check_is_config(config)
     dense = copy.deepcopy(model).eval()
     args = positional(example_inputs)
     kwargs: Mapping[str, Any] = example_inputs if isinstance(example_inputs, Mapping) else {}

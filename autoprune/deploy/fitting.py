@@ -18,7 +18,7 @@ from autoprune.graph.trace import check_inputs, output_tensors
 from autoprune.pruning.granularity import DEPTH, granularity
 from autoprune.pruning.scores import ScoreBook
 from autoprune.pruning.surgery import cut
-from autoprune.spec.config import PruningConfig
+from autoprune.spec.config import PruningConfig, check_is_config
 from autoprune.training.methods import GradualPruning, Method
 from autoprune.training.schedules import OneShotSchedule, Schedule
 
@@ -127,14 +127,16 @@ def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return model.named_parameters(remove_duplicate=False)
 
 
-def check_arguments(schedule: Schedule, method: Method, remove: str) -> None:
+def check_arguments(config: object, schedule: object, method: Method, remove: str) -> None:
     """Check what :class:`autoprune.Sparsifier` was given, before anything is looked at.
 
     Raises:
         UsageError: Says which argument, what it is, and what it may be.
     """
-    if not isinstance(schedule, Schedule):
-        raise UsageError(f"schedule is {type(schedule).__name__}; give a schedule such as CubicSchedule")
+    check_is_config(config)
+    if isinstance(schedule, type) or not isinstance(schedule, Schedule):
+        kind = f"the class {schedule.__name__}" if isinstance(schedule, type) else type(schedule).__name__
+        raise UsageError(f"schedule is {kind}; give a schedule such as CubicSchedule(begin=0, end=1000)")
     if remove not in ("end", "now"):
         raise UsageError(f"remove is {remove!r}; give 'end' or 'now'")
     if remove == "now" and not method.removes_at_once:

@@ -154,7 +154,7 @@ class Sparsifier:
         remove: str,
     ) -> None:
         """Check everything; nothing is changed yet."""
-        check_arguments(schedule, method, remove)
+        check_arguments(config, schedule, method, remove)
         self.model = plain_model(model)
         if remove == "now" and self.model is not model:
             raise UsageError(

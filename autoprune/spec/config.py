@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from autoprune.errors import UsageError
 from autoprune.spec.document import Document, load_document
 
 
@@ -215,6 +216,16 @@ class PruningConfig(Document):
             name: choices[0] if len(choices) == 1 else choices for name, choices in data.get("layers", {}).items()
         }
         return data
+
+
+def check_is_config(config: object) -> None:
+    """Check what a caller gave as a config.
+
+    Raises:
+        UsageError: It is something else, the path of a file perhaps.
+    """
+    if not isinstance(config, PruningConfig):
+        raise UsageError(f"config is {type(config).__name__}; give what autoprune.load_config('config.yaml') returns")
 
 
 def load_config(path: Path | str) -> PruningConfig:

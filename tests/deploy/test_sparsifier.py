@@ -247,6 +247,13 @@ def other_model():
         (lambda m, o: sparsifier_of(m, OPTIMIZERS["sgd"]([m.head.weight])), ConfigError, "prunes layer 'stem', whose"),
         (lambda m, o: sparsifier_of(m, object()), UsageError, "the optimizer is object; give a torch.optim.Optimizer"),
         (lambda m, o: sparsifier_of(m, o, schedule="cubic"), UsageError, "schedule is str; give a schedule"),
+        (
+            lambda m, o: sparsifier_of(m, o, schedule=ap.CubicSchedule),
+            UsageError,
+            "schedule is the class CubicSchedule",
+        ),
+        (lambda m, o: ap.Sparsifier(m, "config.yaml", o), UsageError, "config is str; give what autoprune.load_config"),
+        (lambda m, o: ap.apply(m, "config.yaml", images(1, 0)), UsageError, "config is str; give what"),
         (lambda m, o: sparsifier_of(m, o, remove="later"), UsageError, "remove is 'later'; give 'end' or 'now'"),
         (lambda m, o: sparsifier_of(m, o, method="gradul"), UnknownNameError, "did you mean 'gradual'"),
         (lambda m, o: sparsifier_of(m, o, method=3), UsageError, "method is int; give a method or its key"),
