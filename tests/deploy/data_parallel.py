@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from small_task import cross_entropy, images, labelled, small_net
+from test_sparsifier_blocks import net
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -40,8 +41,19 @@ def main(rank: int, folder: Path) -> None:
         cross_entropy(model, labelled(small_net(), 16, 2 * step + rank)).backward()
         optimizer.step()
         sparsifier.step()
-    torch.save({"masks": dict(sparsifier.masks), "model": inner.state_dict()}, folder / f"{rank}.pt")
+    found = {"masks": dict(sparsifier.masks), "model": inner.state_dict(), "blocks": blocks_masked(rank)}
+    torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
+
+
+def blocks_masked(seed: int) -> list[int]:
+    """Return which two of four residual blocks a random choice masks: of this seed, if no other process decides."""
+    model = net()
+    layers = {"blocks.0": {"granularity": "depth", "criterion": "random", "sparsity": 0.5}}
+    config = PruningConfig(model=ModelIdentity(fingerprint=fingerprint(model)), layers=layers, seed=seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    ap.Sparsifier(model, config, optimizer, example_inputs=torch.zeros(1, 3, 8, 8))
+    return [i for i, block in enumerate(model.blocks) if not block.first.weight.any()]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_parallel import blocks_masked
 from small_task import SmallNet, cross_entropy, images, labelled, small_net
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -233,6 +234,7 @@ def test_two_processes_have_the_same_masks_and_weights(tmp_path):
         assert not one["model"][name][~mask].any()
     for name in dict(SmallNet().named_parameters()):
         assert torch.equal(one["model"][name], other["model"][name]), name
+    assert one["blocks"] == other["blocks"] == blocks_masked(0) != blocks_masked(1)
 
 
 @pytest.mark.slow
