@@ -203,21 +203,26 @@ class TrafficModel:
 
         The second are those with the weights' zeros stored.
         """
-        at = self._tiled
-        factor, weights = savings.weight_factor[:, at], tiled.weights * edge.weights[:, at]
-        # Everything lives side by side, so nothing is read twice; what is resident is not even read once.
-        rest = tiled.plain * self._element_in * edge.paid.inputs[:, at]
-        rest = rest + tiled.groups * tiled.tensors.outputs * self._element_out * edge.paid.outputs[:, at]
-        model, dense = rest + tiled.weights * factor * edge.weights[:, at], rest + weights
         fits = self._fits(edge)
         if fits.all():
-            return model, dense
+            return self._side_by_side(tiled, edge, savings)
         tensors = self._tensors(tiled, edge, savings)
         stored = [tensors.weight_bytes]
-        if (savings.support[:, at] >= 0).any():
+        if (savings.support[:, self._tiled] >= 0).any():
             stored.append(self._element[None])
         searched = [tiled.groups * each for each in search.models(tensors, *stored)]
+        if not fits.any():
+            return searched[0], searched[-1]
+        model, dense = self._side_by_side(tiled, edge, savings)
         return np.where(fits, model, searched[0]), np.where(fits, dense, searched[-1])
+
+    def _side_by_side(self, tiled: _Tiled, edge: _Edge, savings: SavingsTable) -> tuple[Floats, Floats]:
+        """Return the same where all that lives fits: nothing is read twice, and what is resident is not read at all."""
+        at = self._tiled
+        paid, weights = edge.paid, edge.weights[:, at]
+        rest = tiled.plain * self._element_in * paid.inputs[:, at]
+        rest = rest + tiled.groups * tiled.tensors.outputs * self._element_out * paid.outputs[:, at]
+        return rest + tiled.weights * savings.weight_factor[:, at] * weights, rest + tiled.weights * weights
 
     def _fits(self, edge: _Edge) -> NDArray[np.bool_]:
         fits: NDArray[np.bool_] = (edge.activations.live[:, self._tiled] <= edge.capacity) & self._touches
