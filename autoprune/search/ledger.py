@@ -27,7 +27,7 @@ from autoprune.search.errands import Hands, NormWarning, OwnHands, ScoreOnTest
 from autoprune.search.executors import Job
 from autoprune.search.greybox import History
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
-from autoprune.search.prior import PRIOR, gather
+from autoprune.search.prior import PRIOR, gather, prior_of
 from autoprune.search.queued import Queue
 from autoprune.search.samplers import SAMPLERS, SamplerRequest
 from autoprune.search.stored import counts
@@ -137,6 +137,7 @@ class Ledger:
             dense.values,
             self._forecast.predictor,
             None if self._table is None else self._table.arrays(self._proposals),
+            prior_of(self._study),
         )
 
     def records(self) -> RunRecords | None:

@@ -1,12 +1,14 @@
 """Race the samplers on real networks, and write the comparison.
 
     python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2]
+    python -m tests.benchmarks.samplers recover --data DIR --problem resnet20-channels
     python -m tests.benchmarks.samplers table
 
 A row is a sampler, or a variant of it: "greybox, no table" (without the damage table), "tpe, damage" (with the first
 trials that follow from it), "tpe, plain" (without first trials but the dense model, repeats scored again).
 
 ``run`` appends to ``reports/samplers/recorded/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once.
+``recover`` fine-tunes what rows pick at a share of the MACs and appends to ``reports/samplers/recovered/``.
 ``table`` writes ``reports/samplers/README.md`` and its plots from the recorded runs, in seconds.
 """
 
@@ -23,6 +25,8 @@ import torch
 from autoprune.search.greybox.seeds import MOST_SEEDS, seeds
 from autoprune.search.opening import opening
 from autoprune.search.samplers import SAMPLERS
+from autoprune.spec.config import PruningConfig
+from tests.benchmarks.sampling import recovered
 from tests.benchmarks.sampling.evaluations import Evaluations
 from tests.benchmarks.sampling.problems import Problem
 from tests.benchmarks.sampling.race import Make, race, read_run
@@ -90,6 +94,35 @@ def run(options: argparse.Namespace) -> None:
             )
 
 
+def recover_picks(options: argparse.Namespace) -> None:
+    """Fine-tune what each row picks; what is recorded is not made again."""
+    network, _, space = options.problem.partition("-")
+    evaluations = Evaluations(Problem(network, space), options.data, options.work)
+    runs = [r for r in read_runs(options.out / "recorded") if r.problem == options.problem and r.objectives == 2]
+    path = options.out / "recovered" / f"{options.problem}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    have = {(each["row"], each["share"]) for each in known}
+    for share in recovered.SHARES:
+        picks: dict[str, list[tuple[PruningConfig, list[int]]]] = {
+            "uniform": [(recovered.uniform_within(evaluations, share), options.seeds)],
+            "threshold": [(recovered.threshold_within(evaluations, share)[0], options.seeds)],
+        }
+        for row in options.row:
+            mine = {run.seed: run for run in runs if run.row == row}
+            for seed in (seed for seed in options.seeds if seed in mine):
+                code = recovered.best_within(mine[seed], share, 80)
+                config = evaluations.proposals.config(recovered.params_of(evaluations.proposals, code))
+                picks.setdefault(row, []).append((config, [seed]))
+        for row, found in picks.items():
+            if (row, share) in have:
+                continue
+            done = [recovered.recover(evaluations, row, share, config, seeds) for config, seeds in found]
+            with path.open("a") as file:
+                file.writelines(recovered.line_of(pick) + "\n" for pick in done)
+            print(options.problem, share, row, [pick.recovered for pick in done], flush=True)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -104,10 +137,19 @@ def main() -> None:
     one.add_argument("--objectives", type=int, choices=(2, 4), default=2)
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     one.add_argument("--trials", type=int, default=320)
+    two = commands.add_parser("recover")
+    two.add_argument("--data", type=Path, required=True)
+    two.add_argument("--work", type=Path, default=Path("runs/samplers"))
+    two.add_argument("--problem", required=True)
+    two.add_argument("--row", nargs="+", default=["tpe", "greybox"])
+    two.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "table":
         write_table(read_runs(options.out / "recorded"), read_probes(options.out), options.out)
+        recovered.write_page(options.out)
+    elif options.command == "recover":
+        recover_picks(options)
     else:
         run(options)
 

@@ -16,7 +16,8 @@ from autoprune.search.greybox.gain import (
     expected_gain_of_uncertain,
     stairs_of,
 )
-from autoprune.search.greybox.knowledge import Reading
+from autoprune.search.greybox.knowledge import Earlier, Reading
+from autoprune.search.greybox.model import drop_model
 from autoprune.search.greybox.surrogate import Hyperparameters, Observations, Prior, Process, fit
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -145,6 +146,9 @@ class Toy:
     def readings(self, trial):
         return [Reading(trial.values[0])] if trial.values else []
 
+    def earlier(self, rows, values):
+        return None
+
 
 def searched(sampler, toy, trials, told=None):
     study = optuna.create_study(directions=["minimize", "minimize"])
@@ -171,6 +175,35 @@ def test_it_needs_a_fraction_of_the_trials_of_tpe():
     assert reached(ours) > reached(theirs)
     rows = {tuple(trial.params.values()) for trial in ours.trials}
     assert len(rows) == len(ours.trials), "a row was proposed twice"
+
+
+def test_earlier_studies_count_as_much_as_their_noise_lets_them():
+    toy, rng = Toy(), np.random.default_rng(0)
+    study = searched(lambda n: optuna.samplers.RandomSampler(seed=n), toy, 15)
+    rows = rng.integers(0, 9, (80, 10))
+    asked = rng.integers(0, 9, (50, 10))
+    truth = np.log(toy.drop(asked) / toy.scale + toy.shift)
+
+    def error(deviation):
+        drops = toy.drop(rows) / toy.scale
+        toy.earlier = lambda *_: None if deviation is None else Earlier(rows, drops, np.full(80, deviation) * drops)
+        history = History()
+        history.read(study.trials, toy.domain, study.directions, toy.readings, "a study")
+        return float(np.sqrt(np.mean((drop_model(toy, history).belief(asked)[0] - truth) ** 2)))
+
+    assert error(0.05) < 0.5 * error(None)
+    assert error(0.05) < 0.8 * error(50.0)
+
+
+def test_what_was_measured_here_is_not_taken_from_an_earlier_study():
+    toy = Toy()
+    study = searched(lambda n: optuna.samplers.RandomSampler(seed=n), toy, 15)
+    here = np.array([toy.domain.encode(trial.params) for trial in study.trials])
+    history = History()
+    history.read(study.trials, toy.domain, study.directions, toy.readings, "a study")
+    alone = drop_model(toy, history).belief(here)
+    toy.earlier = lambda *_: Earlier(here, np.full(15, 9.0), np.full(15, 1e-3))
+    assert_allclose(drop_model(toy, history).belief(here), alone)
 
 
 def test_any_process_proposes_the_same():

@@ -30,6 +30,21 @@ class Reading:
     source: str = FULL
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier studies of the same problem saw: data, but not truth.
+
+    Attributes:
+        rows: Parameters, shape (n, axes).
+        values: The first objective there, scaled, shape (n,).
+        deviations: Standard deviation of ``values`` about what the same parameters have here, shape (n,).
+    """
+
+    rows: Codes
+    values: Floats
+    deviations: Floats
+
+
 class Knowledge(Protocol):
     """A problem of which all objectives but the first are computed.
 
@@ -78,4 +93,13 @@ class Knowledge(Protocol):
 
     def readings(self, trial: FrozenTrial) -> Sequence[Reading]:
         """Return what a finished trial tells of the first objective."""
+        ...
+
+    def earlier(self, rows: Codes, values: Floats) -> Earlier | None:
+        """Return what earlier studies saw, with the noise that this study shows; None where there were none.
+
+        Args:
+            rows: Trials of this study, shape (n, axes).
+            values: Their first objective, scaled, shape (n,).
+        """
         ...

@@ -20,7 +20,7 @@ from autoprune.search.greybox.gain import (
     stairs_of,
 )
 from autoprune.search.greybox.history import History, Told
-from autoprune.search.greybox.knowledge import FULL, Knowledge
+from autoprune.search.greybox.knowledge import FULL, Earlier, Knowledge
 from autoprune.search.greybox.surrogate import Hyperparameters, Observations, Prior, Process, fit
 
 SHIFT = 0.02
@@ -139,11 +139,11 @@ def drop_model(knowledge: Knowledge, history: History) -> Model:
     full = {n: r.value / knowledge.scale for n, each in enumerate(told) for r in each.readings if r.source == FULL}
     at, values = np.array(list(full), np.int64), np.array(list(full.values()))
     cheap = _cheap(told, full, knowledge)
-    every = np.concatenate([at, cheap.at])
+    before = _before(knowledge, rows[at], values)
     belief = _belief(
-        rows[every],
-        np.concatenate([np.clip(values, 0.0, LARGEST), cheap.values]),
-        np.concatenate([np.zeros(len(at)), cheap.noise]),
+        np.concatenate([before.rows, rows[at], rows[cheap.at]]),
+        np.concatenate([before.values, np.clip(values, 0.0, LARGEST), cheap.values]),
+        np.concatenate([before.deviations**2, np.zeros(len(at)), cheap.noise]),
         lambda codes: knowledge.coordinates(codes)[0],
         knowledge.coordinates(rows[:1])[1],
         lambda codes: _trend(knowledge, codes),
@@ -259,6 +259,17 @@ def _cheap(told: Sequence[Told], full: Mapping[int, float], knowledge: Knowledge
                 best[number] = (start + slope * value, scatter)
     values = np.maximum(np.exp([value for value, _ in best.values()]) - knowledge.shift, 0.0)
     return _Cheap(np.array(list(best), np.int64), values, np.array([noise for _, noise in best.values()]))
+
+
+def _before(knowledge: Knowledge, rows: Codes, values: Floats) -> Earlier:
+    """Return what earlier studies saw of configs that are not among ``rows``, with deviations of its logarithm."""
+    earlier = knowledge.earlier(rows, values)
+    if earlier is None:
+        return Earlier(np.zeros((0, len(knowledge.domain.axes)), np.int64), np.zeros(0), np.zeros(0))
+    there, known = knowledge.canonical(earlier.rows), {row.tobytes() for row in rows}
+    new = np.array([row.tobytes() not in known for row in there], np.bool_)
+    told = np.clip(earlier.values[new], 0.0, LARGEST)
+    return Earlier(there[new], told, earlier.deviations[new] / (told + knowledge.shift))
 
 
 def _trend(knowledge: Knowledge, codes: Codes) -> Floats:

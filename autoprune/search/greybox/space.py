@@ -16,7 +16,8 @@ from autoprune.cost.table import DENSE as NO_PATTERN
 from autoprune.pruning.granularity import DEPTH, granularity, removed_count
 from autoprune.search import storage
 from autoprune.search.greybox.domain import Axis, Codes, Domain, Floats, grid_axis
-from autoprune.search.greybox.knowledge import Reading
+from autoprune.search.greybox.knowledge import Earlier, Reading
+from autoprune.search.prior import Prior
 from autoprune.search.proposals import NONE, PRECISION, Knob, Proposals
 from autoprune.spec.config import LayerChoice, Precision
 from autoprune.spec.front import DROP
@@ -61,6 +62,7 @@ class SpaceKnowledge:
         table: Estimated damage of each choice, by knob name, shape (methods, sparsities) each, in the score's unit;
             None where it was not estimated.
         predicted: Latency as it was learned on the device; None: the models say it.
+        prior: Trials of earlier studies; None where there were none.
 
     Attributes:
         domain: The parameters, in the order of knobs.
@@ -81,8 +83,10 @@ class SpaceKnowledge:
         limits: Mapping[str, float] | None = None,
         table: Mapping[str, Floats] | None = None,
         predicted: PredictedLatency | None = None,
+        prior: Prior | None = None,
     ) -> None:
         self._predicted = predicted
+        self._prior = prior
         self._devices = [devices[precision] for precision in proposals.precisions]
         self._others = tuple(name for name in objectives if name != DROP)
         self.scale = max(worst_drop, _LEAST_SCALE * abs(score), 1e-9)
@@ -204,6 +208,18 @@ class SpaceKnowledge:
             found.append(Reading(record.values[DROP]))
         return found
 
+    def earlier(self, rows: Codes, values: Floats) -> Earlier | None:
+        """Return the trials of earlier studies that this space can tell, their noise as repeated configs show it."""
+        if self._prior is None:
+            return None
+        here = [(self.domain.decode(row), float(value * self.scale)) for row, value in zip(rows, values, strict=True)]
+        told = [(self.domain.encode(trial.params), trial) for trial in self._prior.against(here).trials]
+        found = [(row, trial.drop, trial.noise) for row, trial in told if row is not None]
+        if not found:
+            return None
+        codes, drops, noise = zip(*found, strict=True)
+        return Earlier(np.array(codes, np.int64), np.array(drops) / self.scale, np.array(noise) / self.scale)
+
     def _candidates(self, codes: Codes) -> Candidates:
         kept = np.tile(self._units, (len(codes), 1))
         pattern = np.full((len(codes), len(self._layers)), NO_PATTERN, np.int64)
@@ -314,6 +330,7 @@ def space_knowledge(
     dense: Mapping[str, float],
     predictor: LatencyPredictor | None = None,
     table: Mapping[str, Floats] | None = None,
+    prior: Prior | None = None,
 ) -> SpaceKnowledge | None:
     """Return what is known of a study's space; None where its costs do not follow from counts, or no drop is wanted.
 
@@ -327,6 +344,7 @@ def space_knowledge(
         dense: Metrics of the dense model.
         predictor: What predicts latency; None, or in a space of several precisions: the models do.
         table: As in :class:`SpaceKnowledge`.
+        prior: As there.
     """
     blocks = any(knob.stage is not None for knob in proposals.knobs)
     computed = all(name in (DROP, *COMPUTED) for name in objectives)
@@ -340,4 +358,4 @@ def space_knowledge(
     predicted = None
     if predictor is not None and proposals.precisions == ("fp32",):
         predicted = PredictedLatency(predictor, dense["latency_ms"] * 1e-3)
-    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, table, predicted)
+    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, table, predicted, prior)

@@ -67,7 +67,7 @@ class Evaluations:
         )
         self.dense_score = score_dense(self.runner.task.evaluate, self.runner.model, "evaluate")
         self.reference: NDArray[np.float64] = np.array(
-            [WORST_DROP[problem.network], *self._costs(self.runner.dense_config)]
+            [WORST_DROP[problem.network], *self.costs(self.runner.dense_config)]
         )
 
     def __call__(self, config: PruningConfig) -> Evaluated:
@@ -80,7 +80,7 @@ class Evaluations:
             self._database.execute("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", (config.signature, *found))
         value, seconds = found
         drop = self.dense_score - value if self.runner.task.higher_is_better else value - self.dense_score
-        return Evaluated((drop, *self._costs(config)), seconds)
+        return Evaluated((drop, *self.costs(config)), seconds)
 
     @cached_property
     def table(self) -> DamageTable:
@@ -120,7 +120,8 @@ class Evaluations:
             value = self.dense_score
         return value, time.process_time() - started
 
-    def _costs(self, config: PruningConfig) -> tuple[float, ...]:
+    def costs(self, config: PruningConfig) -> tuple[float, ...]:
+        """Return the exact costs of a config, in the order of ``OBJECTIVES[4]`` without the drop; nothing is scored."""
         costs = self.runner.costs.of_config(config)
         if costs is None:
             built = pruned_model(self.runner.model, self.runner.graph, self.runner.book, config)
