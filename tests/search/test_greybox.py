@@ -43,6 +43,17 @@ def test_the_gain_of_a_certain_point_is_its_hypervolume(others, tolerance):
         assert_allclose(certain, got, atol=0.01)
 
 
+def test_a_long_front_has_the_level_of_its_best_point_in_every_cell():
+    rng = np.random.default_rng(0)
+    first, others = rng.random(700), rng.random((700, 2)) ** 0.3  # few points reach a corner: many blocks are looked at
+    stairs = stairs_of(Front(first, others))
+    within = (others[None] <= stairs.corners[:, None]).all(axis=2)
+    best = np.where(within, first[None], 1.0).min(axis=1)
+    assert_allclose(stairs.levels[stairs.level], best)
+    assert stairs.levels[-1] == 1.0
+    assert set(stairs.level) | {len(stairs.levels) - 1} == set(range(len(stairs.levels))), "no level that holds nowhere"
+
+
 def test_the_expected_gain_is_the_mean_over_draws():
     rng = np.random.default_rng(0)
     front = np.column_stack([np.linspace(0.05, 0.9, 8), np.linspace(0.9, 0.1, 8)])

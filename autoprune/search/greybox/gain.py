@@ -25,6 +25,9 @@ CORNERS = 2048
 UNCERTAIN_CORNERS = 512
 """As many of them where the other objectives are uncertain: each costs a normal distribution for each candidate."""
 
+BLOCK = 256
+"""Points that are compared with the corners at a time: most corners are reached by the first ones."""
+
 
 @dataclass(frozen=True)
 class Front:
@@ -70,11 +73,24 @@ def stairs_of(front: Front) -> Stairs:
         corners = edges[:, None]  # the cell from this edge to the next
     else:
         corners = _sobol(dimensions)
-    reached = np.asarray((others[None] <= corners[:, None]).all(axis=2), np.bool_)
-    last = np.ones((len(corners), 1), np.bool_)  # what nothing on the front reaches has the reference
-    level = np.concatenate([reached, last], axis=1).argmax(axis=1)
     levels, number = np.unique(np.append(first, 1.0), return_inverse=True)
-    return Stairs(levels, corners, number[level], dimensions == 1)
+    # A long front has many more levels than hold anywhere.
+    held, level = np.unique(np.append(number[_reached(others, corners)], len(levels) - 1), return_inverse=True)
+    return Stairs(levels[held], corners, level[:-1], dimensions == 1)
+
+
+def _reached(others: Floats, corners: Floats) -> NDArray[np.int64]:
+    """Return for each corner the first point that lies within it, or their number where none does; shape (q,)."""
+    found = np.full(len(corners), len(others))
+    left = np.arange(len(corners))
+    for start in range(0, len(others), BLOCK):
+        inside = np.ones((len(left), len(others[start : start + BLOCK])), np.bool_)
+        for column in range(others.shape[1]):
+            inside &= others[None, start : start + BLOCK, column] <= corners[left, column, None]
+        hit = inside.any(axis=1)
+        found[left[hit]] = start + inside[hit].argmax(axis=1)
+        left = left[~hit]
+    return found
 
 
 def expected_gain(stairs: Stairs, below: Floats, others: Floats) -> Floats:

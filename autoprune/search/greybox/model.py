@@ -134,7 +134,7 @@ class Model:
 
 def drop_model(knowledge: Knowledge, history: History) -> Model:
     """Return the model of a problem whose other objectives are computed."""
-    told = [each for _, each in sorted(history.told.items())]
+    told = [history.told[number] for number in sorted(history.told)]
     rows = knowledge.canonical(np.array([each.row for each in told]))
     full = {n: r.value / knowledge.scale for n, each in enumerate(told) for r in each.readings if r.source == FULL}
     at, values = np.array(list(full), np.int64), np.array(list(full.values()))
@@ -180,7 +180,7 @@ def _known_costs(knowledge: Knowledge, rows: Codes, history: History) -> Floats:
 
 def plain_model(domain: Domain, history: History) -> Model:
     """Return the model of a problem of which nothing is known but its trials."""
-    told = [each for _, each in sorted(history.told.items()) if each.values is not None]
+    told = [each for each in (history.told[number] for number in sorted(history.told)) if each.values is not None]
     rows = np.array([each.row for each in told])
     values = np.array([each.values for each in told])
     broken = np.array([each.broken for each in told])

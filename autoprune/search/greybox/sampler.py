@@ -36,6 +36,9 @@ AROUND = 600
 CLIMBS = 2
 STARTS = 6
 
+LONG = 2000
+"""Trials beyond which the first front alone gives parents: it is large enough then."""
+
 
 class GreyboxSampler(BaseSampler):
     """An Optuna sampler for problems of which some objectives can be computed, or none.
@@ -76,8 +79,8 @@ class GreyboxSampler(BaseSampler):
         trials = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
         readings = self._knowledge.readings if self._knowledge else None
         pending = self._history.read(trials, domain, study.directions, readings, (id(study._storage), study._study_id))
-        complete = [told for _, told in sorted(self._history.told.items()) if told.values is not None]
-        if len(complete) < self._start():
+        complete = sum(told.values is not None for told in self._history.told.values())
+        if complete < self._start():
             return {}
         number = len(self._history.told)
         rng = np.random.default_rng([self._seed, number, len(pending)])
@@ -126,11 +129,11 @@ def _best(model: Model, domain: Domain, pending: Codes, rng: np.random.Generator
 
 
 def _good(model: Model, order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark the first front and the second one, within the reference."""
+    """Mark the first front and, in a study that is not long, the second one, within the reference."""
     points = np.column_stack([np.maximum(model.first, 0.0), model.others])[order]
     inside = np.flatnonzero((points <= 1).all(axis=1) & model.feasible[order])
     good = np.zeros(len(points), np.bool_)
-    for _ in range(2):
+    for _ in range(2 if len(inside) <= LONG else 1):
         rest = inside[~good[inside]]
         if len(rest):
             good[rest[nondominated(points[rest])]] = True
