@@ -45,6 +45,11 @@ def report(rich, tmp_path_factory):
     return write_report(rich, tmp_path_factory.mktemp("page") / "report")
 
 
+def settled(page):
+    """Let the page draw what the last input asked for: it draws once a frame."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def feasible(records):
     return [t for t in shown_trials(records) if t.feasible and t.origin != "dense"]
 
@@ -62,6 +67,7 @@ def test_a_bound_filters_everything_and_names_the_best(browser, report, rich):
         slider.focus()
         for _ in range(30):
             page.keyboard.press("ArrowLeft")
+        settled(page)
         values = sorted({t.values["macs"] for t in rich.trials if t.feasible})
         bound = values[int(slider.input_value())]
         left = [t for t in every if t.values["macs"] <= bound]
@@ -97,6 +103,7 @@ def test_a_brush_on_an_axis_keeps_a_range(browser, report, rich):
         page.mouse.move(x, y + zone["height"] * 0.5, steps=3)
         page.mouse.move(x, y + zone["height"] * 0.7, steps=3)
         page.mouse.up()
+        settled(page)
         high, low = (
             float(page.get_attribute(f'[data-handle="latency_ms-{end}"]', "aria-valuenow")) for end in ("high", "low")
         )
@@ -107,6 +114,7 @@ def test_a_brush_on_an_axis_keeps_a_range(browser, report, rich):
         )
         page.focus('[data-handle="latency_ms-high"]')
         page.keyboard.press("ArrowDown")
+        settled(page)
         moved = float(page.get_attribute('[data-handle="latency_ms-high"]', "aria-valuenow"))
         assert low <= moved < high
         page.keyboard.press("Escape")
@@ -154,19 +162,23 @@ def test_the_keyboard_reaches_points_layers_and_charts(browser, report, rich):
     with opened(browser, report.html) as page:
         page.focus("#scatter svg")
         page.keyboard.press("ArrowRight")
+        settled(page)
         leftmost = min(
             (t for t in shown_trials(rich) if t.values["accuracy_drop"] <= 0.1), key=lambda t: t.values["latency_ms"]
         )
-        said = page.inner_text(".spoken[role=status]", timeout=5000)
+        said = page.inner_text(".spoken[role=status]")
         assert said.startswith(f"config {leftmost.number}")
         page.keyboard.press("Enter")
+        settled(page)
         assert f"config {leftmost.number}" in page.inner_text("table.compare")
         page.focus(".skyline")
         page.keyboard.press("ArrowRight")
+        settled(page)
         assert "stem.conv" in page.text_content(".spoken[role=status]")
         page.locator("#trust-prediction").scroll_into_view_if_needed()
         page.focus("#trust-prediction svg")
         page.keyboard.press("ArrowRight")
+        settled(page)
         assert "predicted" in page.text_content(".spoken[role=status]")
         unnamed = page.eval_on_selector_all(
             "button, select, input, a, [tabindex='0'], [role=slider]",

@@ -117,7 +117,13 @@ def test_a_measured_profile_has_shares_that_do_not_exceed_the_whole():
     known = [layer.measured.ms for layer in device.layers if layer.measured]
     assert len(known) == 5  # stem, norm, inner, outer, head: the sum and the functional ReLUs are the rest
     assert sum(known) + device.rest_ms == pytest.approx(device.latency_ms)
-    assert {tried.channels for tried in profile.payoffs if tried.layer == "inner" and tried.channels} >= {3, 6, 9}
+    left: dict[str, set[int]] = {}  # which layers are slowest, this machine decides
+    for tried in profile.payoffs:
+        if tried.layer is not None and tried.channels:
+            left.setdefault(tried.layer, set()).add(tried.channels)
+    quarters = {"stem": {2, 4, 6}, "inner": {3, 6, 9}, "outer": {2, 4, 6}}
+    assert len(left) >= 2
+    assert left == {layer: quarters[layer] for layer in left}
     assert profile.staircases[0].points[0].ratio.value == 1
 
 
