@@ -7,10 +7,11 @@ from collections import Counter
 import numpy as np
 
 from autoprune.cost.candidates import Candidates, joined
+from autoprune.cost.model import CostModel
 from autoprune.cost.predict import LatencyPredictor
 from autoprune.cost.table import DENSE
 from autoprune.errors import ConfigError
-from autoprune.pruning.granularity import DEPTH
+from autoprune.pruning.granularity import DEPTH, granularity
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.findings import Prediction, PredictorRecord
 from autoprune.spec.record import LatencyRecord, TrialRecord
@@ -49,7 +50,7 @@ class Forecast:
 
     def foretold(self, record: TrialRecord, dense: TrialRecord) -> TrialRecord:
         """Return a record with its predicted latency, whole and layer by layer, where it can be predicted."""
-        candidates = self._candidates(record.config)
+        candidates = self._candidates(record)
         if self.predictor is None or candidates is None or dense.latency is None or not self.predictor.measurements:
             return record
         ms = dense.latency.ms
@@ -72,7 +73,7 @@ class Forecast:
         measured = [r for r in records if r.latency is not None and r.latency.pairs and r.origin != "dense"]
         seen = []
         for record in measured:
-            candidates = self._candidates(record.config)
+            candidates = self._candidates(record)
             if candidates is not None and record.latency is not None:
                 seen.append((candidates, record.latency))
             elif record.config is not None:
@@ -93,32 +94,51 @@ class Forecast:
         left = ", ".join(f"{count} {why}" for why, count in sorted(self._not_known.items()))
         basis = f"{self._surveyed} random networks of the space, measured before the first trial"
         return PredictorRecord(
-            basis=basis + f", and {trials} trials" * (trials > 0) + f"; not predicted: {left}" * bool(left),
+            basis=basis
+            + f", and {trials} trial{'s' * (trials > 1)}" * (trials > 0)
+            + f"; not predicted: {left}" * bool(left),
             measurements=quality.measurements,
             mean_error=quality.mean_error,
             within_10=quality.within_10,
             spearman=quality.spearman,
         )
 
-    def _candidates(self, config: PruningConfig | None) -> Candidates | None:
-        model = self._runner.costs.model
+    def _candidates(self, record: TrialRecord) -> Candidates | None:
+        model, config = self._runner.costs.model, record.config
         if config is None or model is None or config.precision != "fp32":
             return None
         try:
             return model.asked.configs([config])
         except ConfigError:  # a threshold or residual blocks: only scores tell what goes
-            return None
+            return _as_recorded(model, config, record)
+
+
+def _as_recorded(model: CostModel, config: PruningConfig, record: TrialRecord) -> Candidates | None:
+    """Return what a config with thresholds made of the model, told by its record; None where that does not tell all."""
+    choices = list(config.choices())
+    if any(choice.granularity == DEPTH for _, choice in choices) or not set(model.groups) <= set(record.layers):
+        return None
+    of_groups = [record.layers[name] for name in model.groups]
+    share = np.array([layer.channels / max(layer.dense_channels, 1) for layer in of_groups])
+    kept = np.maximum(np.rint(model.blueprint.units * share), 1).astype(np.int64)[None]
+    pattern, sparsity = np.full((1, len(model.layers)), DENSE, np.int64), np.zeros((1, len(model.layers)))
+    patterns: dict[str, int] = {}
+    for name, choice in choices:
+        if name in record.layers and not granularity(choice.granularity).removed:
+            column = model.layers.index(name)
+            pattern[0, column] = patterns.setdefault(choice.granularity, len(patterns))
+            sparsity[0, column] = record.layers[name].weight_sparsity
+    made = model.asked.fractions(kept, pattern, sparsity, list(patterns))
+    known = [record.layers[name].channels if name in record.layers else -1 for name in model.layers]
+    return made if model.counts(made).layer_channels[0].tolist() == known else None
 
 
 def _why_not(config: PruningConfig) -> str:
     """Say why the latency of a config is not predicted; a predictor knows counts of the dense model's kernels."""
     if config.precision != "fp32":
         return f"in {config.precision} (other kernels than those that were measured)"
-    choices = [choice for _, choice in config.choices()]
-    if any(choice.granularity == DEPTH for choice in choices):
+    if any(choice.granularity == DEPTH for _, choice in config.choices()):
         return "without some blocks (their kernels are gone, and only scores tell which)"
-    if any(choice.threshold is not None for choice in choices):
-        return "with a threshold (only scores tell how many units go)"
     return "whose costs do not follow from counts"
 
 

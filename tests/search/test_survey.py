@@ -99,22 +99,29 @@ def test_more_time_is_given_until_there_are_enough_networks_and_not_for_ever(tmp
     assert measured(until=0.0, least=3, latest=0.0) == 0
 
 
-def test_what_is_not_predicted_is_counted_with_its_reason(tmp_path):
+def test_thresholds_are_predicted_by_what_they_removed_and_the_rest_is_counted_with_its_reason(tmp_path):
     run = study(tmp_path)
     runner = run.runner
     dense = runner.run_dense(0)
     surveyed = Surveyor(runner, 1.0).samples(random_configs(run.proposals, 0), 0.0, 4, np.inf)
     forecast = Forecast(runner, Survey(samples=surveyed))
     name = next(iter(runner.graph.groups))
-    choice = {"granularity": "channel", "criterion": "magnitude_l1", "threshold": {"std": 1.0}}
-    plain = {"granularity": "channel", "criterion": "magnitude_l1", "sparsity": 0.5}
+    threshold = {"granularity": "channel", "criterion": "magnitude_l1", "threshold": {"std": 0.5}}
     given = {"schema": "autoprune/config/1", "model": runner.dense_config.to_data()["model"]}
-    for number, layers in enumerate(({name: choice}, {name: plain}), start=1):
-        config = parse_document(PruningConfig, {**given, "layers": layers}, "a config")
-        forecast.learn(runner.run(config, number, "asked", dense))
+    config = parse_document(PruningConfig, {**given, "layers": {name: threshold}}, "a config")
+    record = runner.run(config, 1, "asked", dense)
+    left = record.layers[name].channels
+    units = runner.graph.groups[name].units
+    assert 0 < left < units == record.layers[name].dense_channels
+    plain = {"granularity": "channel", "criterion": "magnitude_l1", "sparsity": 1 - left / units}
+    same = parse_document(PruningConfig, {**given, "layers": {name: plain}}, "a config")
+    told = forecast.foretold(record, dense).prediction
+    assert told is not None
+    assert told == forecast.foretold(record.model_copy(update={"config": same}), dense).prediction
+    forecast.learn(record, record.model_copy(update={"config": same.model_copy(update={"precision": "int8"})}))
     basis = forecast.record().basis
     assert basis.startswith("4 random networks")
-    assert ", and 1 trials; not predicted: 1 with a threshold (only scores tell" in basis
+    assert ", and 1 trial; not predicted: 1 in int8 (other kernels" in basis
 
 
 def test_a_command_that_prints_seconds_is_told_so(tmp_path):
