@@ -25,6 +25,8 @@ sys.path[:0] = [str(TESTS / "cost"), str(TESTS / "graph")]
 from cache_simulation import TINY, least_words  # noqa: E402
 from eyeriss import ENERGY_MJ, MODELS, leave_one_out  # noqa: E402
 from sequence_models import CharGPT  # noqa: E402
+from test_attention import BYTES, SHAPES, brute_force, modelled  # noqa: E402
+from test_attention import words_moved as attention_words  # noqa: E402
 from test_cache import model_words  # noqa: E402
 from test_model import NETWORKS, made, random_candidates, surgery  # noqa: E402
 from test_traffic import ALEXNET, alexnet  # noqa: E402
@@ -216,6 +218,27 @@ def caches() -> None:
         print(f"| {tuple(layer)} | {capacity} | {cells} |")
 
 
+def attention() -> None:
+    print("\n## Tiny attention against every block and against a cache played word by word\n")
+    paragraph("""Words moved by a fused kernel. *Played*: the best of all blocks of both loop orders, the tensors once
+        where all fit, and at most both operands of every multiply-add; the model must say the same. LRU as above, of
+        the order that holds queries. A shape is (queries, keys, width of keys, width of values, heads).""")
+    print("| shape | C | each tensor once | played | LRU(C) | LRU(2 C) | model(C) | holds |")
+    print("|---|---|---|---|---|---|---|---|")
+    for shape, capacity in product(SHAPES, (24, 40, 80)):
+        found = modelled(shape, BYTES * capacity)
+        once, model, untiled = (
+            each / BYTES for each in (found.compulsory_bytes, found.dram_bytes, found.untiled_bytes)
+        )
+        played = once if once <= capacity else min(brute_force(*shape, capacity), untiled)
+        small, large = (
+            min(attention_words(shape, block, c) for block in range(1, shape[0] + 1)) for c in (capacity, 2 * capacity)
+        )
+        holds = model == played and once <= small and large <= 2 * model
+        cells = f"{once:.0f} | {played:.0f} | {small} | {large} | {model:.0f} | {'yes' if holds else 'NO'}"
+        print(f"| {shape} | {capacity} | {cells} |")
+
+
 def main() -> None:
     print("# Costs from counts\n")
     print("Made by `OMP_NUM_THREADS=1 python tests/benchmarks/costs.py > reports/costs/README.md`.\n")
@@ -225,6 +248,7 @@ def main() -> None:
     eyeriss_traffic()
     eyeriss_energy()
     caches()
+    attention()
 
 
 if __name__ == "__main__":
