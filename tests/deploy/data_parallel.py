@@ -6,8 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from residual import net
 from small_task import cross_entropy, images, labelled, small_net
-from test_sparsifier_blocks import net
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 

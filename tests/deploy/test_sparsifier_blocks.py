@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from residual import images, net
+from test_surgery_equivalence import build, first
 from torch.nn import functional as F
 
 import autoprune as ap
 from autoprune.errors import ConfigError
+from autoprune.graph.groups import find_groups
 from autoprune.graph.trace import fingerprint
 from autoprune.spec.config import ModelIdentity, PruningConfig
 
@@ -18,40 +20,6 @@ MIXED = STAGE | {
     "blocks.2.second": {"granularity": "weight", "criterion": "magnitude_l1", "sparsity": 0.5},
 }
 CUBIC = ap.CubicSchedule(begin=2, end=16, every=2)
-
-
-class Block(nn.Module):
-    def __init__(self, offset=0.0):
-        super().__init__()
-        self.first = nn.Conv2d(6, 8, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(8)
-        self.second = nn.Conv2d(8, 6, 3, padding=1)
-        self.offset = offset
-
-    def forward(self, x):
-        branch = self.second(self.norm(self.first(x)).relu())
-        return x + (branch + self.offset if self.offset else branch)
-
-
-class Net(nn.Module):
-    def __init__(self, offset=0.0):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3, padding=1)
-        self.blocks = nn.Sequential(*(Block(offset) for _ in range(4)))
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x):
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
-
-
-def net(**options):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Net(**options)
-
-
-def images(n=8, seed=1):
-    return torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def sparsifier_of(model, layers, schedule=CUBIC, kind=torch.optim.AdamW, **options):
@@ -143,3 +111,23 @@ def test_what_cannot_be_masked_is_told_before_anything_changes():
         with pytest.raises(ConfigError, match=sentence):
             sparsifier_of(model, STAGE, **options)
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet-padding", "char-gpt", "mlp-mixer"])
+def test_known_architectures_lose_blocks_while_they_train(name):
+    model, inputs = build(name)
+    stages = find_groups(copy.deepcopy(model).eval(), inputs).stages
+    layers = dict.fromkeys(stages, STAGE["blocks.0"])
+    config = PruningConfig(model=ModelIdentity(fingerprint=fingerprint(model)), layers=layers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    sparsifier = ap.Sparsifier(model, config, optimizer, example_inputs=inputs)
+    model.train()
+    for _ in range(2):
+        optimizer.zero_grad()
+        first(model(*inputs)).float().square().mean().backward()
+        optimizer.step()
+        sparsifier.step()
+    assert [each.masked for each in sparsifier.report().layers.values()] == [0.5] * len(stages)
+    smaller = sparsifier.finalize()
+    assert len(list(smaller.parameters())) < len(list(model.parameters()))
+    torch.testing.assert_close(first(smaller(*inputs)), first(model.eval()(*inputs)))
