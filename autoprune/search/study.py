@@ -15,6 +15,7 @@ from autoprune.search.about import identity
 from autoprune.search.damage import DamageTable, damage_table, wants_probes
 from autoprune.search.errands import Hands
 from autoprune.search.executors import EXECUTORS, Executor, ExecutorRequest
+from autoprune.search.greybox.space import why_unknown
 from autoprune.search.ledger import Ledger
 from autoprune.search.lock import exclusive
 from autoprune.search.loop import GOES_ON, Loop, Progress
@@ -98,6 +99,7 @@ class Study:
     def _run(self, on_trial: Callable[[Progress], None], say: Callable[[str], None]) -> list[TrialRecord]:
         with self._opened() as study, self._hired() as executor:
             surveyed = self._survey(study, say, executor)
+            self._say_what_is_modelled(surveyed, say)
             table = self._probe(study, surveyed, say, executor)
             with closing(self._ledger(study, surveyed, table, executor)) as ledger:
                 try:
@@ -158,6 +160,13 @@ class Study:
         self, study: optuna.Study, surveyed: Surveyed, table: DamageTable | None, hands: Hands | None = None
     ) -> Ledger:
         return Ledger(study, self.runner, surveyed, self.directory, self._shown_spec, table, hands)
+
+    def _say_what_is_modelled(self, surveyed: Surveyed, say: Callable[[str], None]) -> None:
+        """Say at the start where greybox has to do without exact costs."""
+        if self.spec.search.sampler == "greybox":
+            why = why_unknown(surveyed.narrowed.proposals, self.runner.costs, self.spec.objectives)
+            if why:
+                say(f"greybox models every objective from the trials, without exact costs: {why}")
 
     def _probe(
         self, study: optuna.Study, surveyed: Surveyed, say: Callable[[str], None], hands: Hands | None = None

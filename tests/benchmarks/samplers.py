@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2]
     python -m tests.benchmarks.samplers recover --data DIR --problem resnet20-channels
+    python -m tests.benchmarks.samplers outside --data DIR --torch-pruning FOLDER --problem resnet20-channels
     python -m tests.benchmarks.samplers table
 
 A row is a sampler, or a variant of it: "greybox, no table" (without the damage table), "tpe, damage" (with the first
@@ -9,7 +10,8 @@ trials that follow from it), "tpe, plain" (without first trials but the dense mo
 
 ``run`` appends to ``reports/samplers/recorded/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once.
 ``recover`` fine-tunes what rows pick at a share of the MACs and appends to ``reports/samplers/recovered/``.
-``table`` writes ``reports/samplers/README.md`` and its plots from the recorded runs, in seconds.
+``outside`` records Torch-Pruning's ladders. ``table`` writes the pages of ``reports/samplers`` and their plots from
+what was recorded, in seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from autoprune.search.greybox.seeds import MOST_SEEDS, seeds
 from autoprune.search.opening import opening
 from autoprune.search.samplers import SAMPLERS
 from autoprune.spec.config import PruningConfig
-from tests.benchmarks.sampling import recovered
+from tests.benchmarks.sampling import outside, recovered
 from tests.benchmarks.sampling.evaluations import Evaluations
 from tests.benchmarks.sampling.problems import Problem
 from tests.benchmarks.sampling.race import Make, race, read_run
@@ -123,6 +125,17 @@ def recover_picks(options: argparse.Namespace) -> None:
             print(options.problem, share, row, [pick.recovered for pick in done], flush=True)
 
 
+def record_outside(options: argparse.Namespace) -> None:
+    """Record Torch-Pruning's ladders on a problem, anew."""
+    network, _, space = options.problem.partition("-")
+    evaluations = Evaluations(Problem(network, space), options.data, options.work)
+    path = options.out / "outside" / f"{options.problem}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = list(outside.ladders(evaluations, options.torch_pruning))
+    path.write_text("".join(outside.line_of(step) + "\n" for step in steps))
+    print(options.problem, *steps, sep="\n")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -143,11 +156,19 @@ def main() -> None:
     two.add_argument("--problem", required=True)
     two.add_argument("--row", nargs="+", default=["tpe", "greybox"])
     two.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    three = commands.add_parser("outside")
+    three.add_argument("--data", type=Path, required=True)
+    three.add_argument("--work", type=Path, default=Path("runs/samplers"))
+    three.add_argument("--problem", required=True)
+    three.add_argument("--torch-pruning", type=Path, required=True, help="folder that it was installed into")
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "table":
         write_table(read_runs(options.out / "recorded"), read_probes(options.out), options.out)
         recovered.write_page(options.out)
+        outside.write_page(options.out, read_runs(options.out / "recorded"))
+    elif options.command == "outside":
+        record_outside(options)
     elif options.command == "recover":
         recover_picks(options)
     else:

@@ -1,11 +1,15 @@
 """Trials of earlier studies on their way to the greybox model: rows of this space, scaled, with the noise they show."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from autoprune.search.greybox.space import SpaceKnowledge
+from autoprune.search.greybox.space import SpaceKnowledge, why_unknown
 from autoprune.search.prior import Prior, PriorTrial
 from autoprune.search.proposals import make_proposals
+from autoprune.search.study import Study
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
 from autoprune.trial.runner import TrialRunner
@@ -80,3 +84,30 @@ def test_a_trial_with_a_choice_that_left_the_space_is_not_told(known):
     knowledge = make(Prior(trials=(gone,)))
     assert knowledge.earlier(np.zeros((0, len(knowledge.domain.axes)), np.int64), np.zeros(0)) is None
     assert make(None).earlier(np.zeros((0, len(knowledge.domain.axes)), np.int64), np.zeros(0)) is None
+
+
+def test_what_keeps_costs_from_being_computed_is_said(known):
+    _, proposals = known
+
+    counted, uncounted = SimpleNamespace(devices={"fp32": None}), SimpleNamespace(devices=None)
+    assert why_unknown(proposals, counted, OBJECTIVES) == ""
+    assert why_unknown(proposals, uncounted, OBJECTIVES) == "the costs of this network do not follow from counts"
+    assert why_unknown(proposals, counted, ("macs",)) == "accuracy_drop is no objective"
+    assert why_unknown(proposals, counted, (*OBJECTIVES, "smiles")) == "smiles cannot be computed"
+    block = replace(proposals.knobs[0], stage=object())
+    told = why_unknown(replace(proposals, knobs=(block, *proposals.knobs[1:])), counted, OBJECTIVES)
+    assert told == "the space removes whole blocks, and their costs depend on which of them go"
+
+
+def test_a_study_says_at_the_start_that_costs_are_not_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr("autoprune.search.study.why_unknown", lambda *_: "no counts")
+    spec = StudySpec(
+        task="tests.small_task:task",
+        device="raspberry-pi-4",
+        space=SpaceSpec.model_validate(SPACE),
+        objectives=OBJECTIVES,
+        search={"sampler": "greybox", "trials": 2},
+    )
+    said = []
+    Study(small_task.task(), spec, tmp_path).run(say=said.append)
+    assert said[0] == "greybox models every objective from the trials, without exact costs: no counts"

@@ -1,11 +1,13 @@
 """The recorded race of samplers, replayed: the committed table says what the recorded trials say."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autoprune.pareto import hypervolume
+from tests.benchmarks.sampling import outside, recovered
 from tests.benchmarks.sampling.table import read_probes, read_runs, volumes, write_table
 
 REPORT = Path(__file__).parents[2] / "reports" / "samplers"
@@ -30,8 +32,20 @@ def test_all_rows_start_with_the_same_trials():
 
 def test_the_committed_table_is_that_of_the_recorded_runs(tmp_path):
     write_table(RUNS, read_probes(REPORT), tmp_path)
-    for path in tmp_path.iterdir():
+    for folder in ("recovered", "outside"):
+        shutil.copytree(REPORT / folder, tmp_path / folder)
+    recovered.write_page(tmp_path)
+    outside.write_page(tmp_path, RUNS)
+    for path in (each for each in tmp_path.iterdir() if each.is_file()):
         assert path.read_text() == (REPORT / path.name).read_text()
+
+
+def test_a_pick_is_the_least_drop_within_its_share_of_the_macs():
+    run = next(run for run in RUNS if run.problem == "digits-channels")
+    code = recovered.best_within(run, 0.3, 80)
+    drop, macs = next(values[:2] for values, known in zip(run.values, run.codes, strict=True) if known == code)
+    assert macs <= 0.3 * run.values[0][1]
+    assert all(values[0] >= drop for values in run.values[:80] if values[1] <= 0.3 * run.values[0][1])
 
 
 def test_on_digits_greybox_is_ahead_of_every_optuna_sampler_after_80_trials():

@@ -346,9 +346,7 @@ def space_knowledge(
         table: As in :class:`SpaceKnowledge`.
         prior: As there.
     """
-    blocks = any(knob.stage is not None for knob in proposals.knobs)
-    computed = all(name in (DROP, *COMPUTED) for name in objectives)
-    if not costs.devices or blocks or DROP not in objectives or not computed:
+    if why_unknown(proposals, costs, objectives) or not costs.devices:
         return None
     shares = {
         limit.metric: limit.value / dense[limit.metric]
@@ -359,3 +357,15 @@ def space_knowledge(
     if predictor is not None and proposals.precisions == ("fp32",):
         predicted = PredictedLatency(predictor, dense["latency_ms"] * 1e-3)
     return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, table, predicted, prior)
+
+
+def why_unknown(proposals: Proposals, costs: TrialCosts, objectives: Sequence[str]) -> str:
+    """Return why costs of this space are not computed before a trial, in words; empty where they are."""
+    other = [name for name in objectives if name not in (DROP, *COMPUTED)]
+    if not costs.devices:
+        return "the costs of this network do not follow from counts"
+    if any(knob.stage is not None for knob in proposals.knobs):
+        return "the space removes whole blocks, and their costs depend on which of them go"
+    if DROP not in objectives:
+        return f"{DROP} is no objective"
+    return f"{', '.join(other)} cannot be computed" if other else ""
