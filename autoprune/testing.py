@@ -311,6 +311,7 @@ def check_executor(executor: Executor, jobs: Sequence[Job], broken: Job) -> None
         model = broken.config.model.fingerprint
         assert all(done[each].value == (each.number, model) for each in (asked[0], asked[2])), "its own result"
         assert isinstance(executor.has_meter, bool)
+        assert executor.ended == 0, "nothing is left to be returned"
     finally:
         executor.close()
 

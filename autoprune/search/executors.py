@@ -62,6 +62,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def ended(self) -> int:
+        """Jobs that have ended as well and were not returned yet: ``wait`` returns so many more at once."""
+        ...
+
+    @property
     def has_meter(self) -> bool:
         """Whether latency is measured, and not modelled."""
         ...

@@ -180,12 +180,16 @@ class Ledger:
         """Let other drivers know that this one is gone."""
         self._drivers.close()
 
-    def propose(self) -> Job:
-        """Ask for the next trial. It is in flight until it is settled or abandoned."""
+    def propose(self, batch: int = 1) -> Job:
+        """Ask for the next trial. It is in flight until it is settled or abandoned.
+
+        Args:
+            batch: Trials that are asked for at this moment, this one included.
+        """
         started = time.perf_counter()
         made = storage.proposals_made(self._study.get_trials(deepcopy=False))
         search = self._spec.search
-        request = SamplerRequest(search.seed, made, search.trials, lambda: self._knowledge, self._history)
+        request = SamplerRequest(search.seed, made, search.trials, lambda: self._knowledge, self._history, batch)
         self._study.sampler = SAMPLERS.get(search.sampler).make(request)
         trial, config = self._ask()
         origin = str(trial.user_attrs.get(storage.ORIGIN, self._spec.search.sampler))

@@ -38,6 +38,7 @@ class LocalExecutor:
     """
 
     capacity = 1
+    ended = 0
 
     def __init__(self, runner: TrialRunner) -> None:
         self._runner = runner

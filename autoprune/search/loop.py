@@ -124,13 +124,18 @@ class Loop:
                     return stopped
                 time.sleep(POLL_S)  # what is left to do is in flight with another driver
                 continue
-            job, record = self._executor.wait()
-            self._submitted -= 1
-            went = self._ledger.climb(job, record)
-            if isinstance(went, Job):
-                self._waiting.append(went)
-            elif (settled := self._ledger.settle(job, went)) is not None:
-                self._settled(settled)
+            self._settle_next()
+            while self._executor.ended:  # all that ended meanwhile, so that as many are proposed together
+                self._settle_next()
+
+    def _settle_next(self) -> None:
+        job, record = self._executor.wait()
+        self._submitted -= 1
+        went = self._ledger.climb(job, record)
+        if isinstance(went, Job):
+            self._waiting.append(went)
+        elif (settled := self._ledger.settle(job, went)) is not None:
+            self._settled(settled)
 
     def _fill(self) -> str:
         """Propose while there is room; return why nothing more is to be proposed, empty if all is or will be done."""
@@ -148,7 +153,8 @@ class Loop:
             room = self._executor.capacity if self._ledger.dense is not None else 1
             if self._ledger.in_flight >= room:
                 return ""
-            job = self._ledger.propose()
+            left = self._search.trials - self._ledger.finished - self._ledger.in_flight - elsewhere
+            job = self._ledger.propose(min(room - self._ledger.in_flight, left))
             if self._ledger.surplus(job):
                 return ""
             repeat = self._ledger.repeat(job)

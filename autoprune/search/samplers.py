@@ -28,7 +28,9 @@ class SamplerRequest:
         number: Proposals settled so far. A trial that was lost with its process does not count: it is proposed again.
         trials: Trials wanted.
         knowledge: Gives what is known of the problem beside its trials; None where nothing is.
-        history: Trials that were read before, so that they are not read again; nothing in it decides a proposal.
+        history: Trials that were read before, so that they are not read again; nothing in it decides a proposal, but
+            for what was chosen together with one before.
+        batch: Proposals that are wanted at this moment; a sampler may choose them together.
     """
 
     seed: int
@@ -36,6 +38,7 @@ class SamplerRequest:
     trials: int
     knowledge: Callable[[], Knowledge | None] = lambda: None
     history: History | None = None
+    batch: int = 1
 
     @property
     def trial_seed(self) -> int:
@@ -129,7 +132,7 @@ def _qmc(request: SamplerRequest) -> optuna.samplers.BaseSampler:
 
 
 def _greybox(request: SamplerRequest) -> optuna.samplers.BaseSampler:
-    return GreyboxSampler(request.trial_seed, request.knowledge(), request.history)
+    return GreyboxSampler(request.trial_seed, request.knowledge(), request.history, request.batch)
 
 
 SAMPLERS.add(

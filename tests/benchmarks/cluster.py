@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.cluster -o reports/cluster/README.md
 
-Takes about six minutes on two quiet cores; ``--quick`` only shows that it runs. Needs the extras ``ray`` and
-``examples``.
+Takes about eight minutes on two quiet cores; ``--quick`` only shows that it runs. Needs the extras ``ray`` and
+``examples``. What was measured is printed at once, section by section.
 """
 
 # ruff: noqa: E402 - Ray reads the environment when it is imported
@@ -34,7 +34,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "search")]
 from autoprune.cost.host import machine_title
 from autoprune.examples.digits import DigitsNet
 from autoprune.search.study import Study
-from autoprune.spec.record import read_records
+from autoprune.spec.record import TrialRecord, read_records
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
 from autoprune.trial.groundwork import PackedNetwork
@@ -42,7 +42,9 @@ from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import Task
 
 TRIAL_S = (3.0, 30.0, 300.0)
-WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+WORKERS = (4, 16, 64, 256)
+ROUNDS = 4
+"""Trials of a simulated study for each of its workers."""
 
 
 def spec_of(trials: int, executor: object = "local", sampler: str = "random", device: str = "raspberry-pi-4"):
@@ -121,60 +123,103 @@ def _rss_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def scaling(trials: int, sampler: str, recorded: list[float]) -> list[str]:
-    """Simulate a cluster: real asks and tells, whose real time holds up the driver; trials take recorded times."""
-    from stub_study import StubRunner, make
+def scaling(sampler: str, recorded: list[float], workers: tuple[int, ...], together: int, limit: int) -> list[str]:
+    """Run a study with so many trials in flight, and replay what it took the driver beside trials that take time.
 
+    Of these trials ``together`` end at the same moment, as they do where the driver is behind.
+    """
     import autoprune.search.study as study_module
     from autoprune.search.loop import Loop
 
-    kept, study_module.TrialRunner = study_module.TrialRunner, StubRunner
+    kept, study_module.TrialRunner = study_module.TrialRunner, CostedRunner
     rows = []
     shape = np.array(recorded) / np.mean(recorded)
     try:
-        for workers in WORKERS:
-            speeds = []
-            for mean in TRIAL_S:
-                with tempfile.TemporaryDirectory() as directory:
-                    study = make(directory, trials=trials, sampler=sampler)
-                    with study.books() as ledger:
-                        ledger.resume()
-                        executor = SimulatedCluster(study.runner, workers, mean * shape)
-                        Loop(ledger, executor, study.spec.search, lambda _: None).run()
-                        speeds.append(trials * mean / (executor.now * workers))
-            rows.append(f"| {sampler} | {workers} | " + " | ".join(f"{100 * s:.0f} %" for s in speeds) + " |")
+        for count in workers:
+            trials = min(ROUNDS * count, limit) if limit else ROUNDS * count
+            with tempfile.TemporaryDirectory() as directory:
+                spec = spec_of(trials, sampler=sampler)
+                spec = spec.model_copy(update={"space": CHANNELS})
+                study = Study(digits_task(), spec, directory)
+                with study.books() as ledger:
+                    ledger.resume()
+                    executor = SimulatedCluster(study.runner, count, together)
+                    Loop(ledger, executor, study.spec.search, lambda _: None).run()
+            each = executor.driven[2:]  # the dense model goes alone
+            each = [float(np.mean(each))] * len(each) if together > 1 else each
+            parts = [f"{100 * busy(each, count, mean * shape):.0f} %" for mean in TRIAL_S]
+            most = [f"{mean / np.mean(each):,.0f}" for mean in TRIAL_S]
+            both = " | ".join(f"{part} (of at most {limit})" for part, limit in zip(parts, most, strict=True))
+            rows.append(f"| {sampler} | {count} | {together} | {1e3 * np.mean(each):.0f} | {both} |")
     finally:
         study_module.TrialRunner = kept
     return rows
 
 
+CHANNELS = SpaceSpec.model_validate(
+    {
+        "schema": "autoprune/space/1",
+        "name": "channels-l2",
+        "rules": [
+            {"granularity": "channel", "criterion": "magnitude_l2", "sparsity": {"low": 0.0, "high": 0.8, "step": 0.1}}
+        ],
+    }
+)
+
+
+class CostedRunner(TrialRunner):
+    """Costs configs of the digits network, and scores them by their sparsities."""
+
+    def run_dense(self, number):
+        return self.record(self.score_dense(number), self.modelled(self._dense_costs), None)
+
+    def run(self, config, number, origin, dense, rung=None):
+        gone = sum(choice.fraction**2 for _, choice in config.choices()) / len(self.graph.groups)
+        values = {"macs": self.costs.of_config(config).values["macs"], "accuracy_drop": gone / 2}
+        shared = {"number": number, "state": "complete", "origin": origin, "config": config}
+        return TrialRecord(**shared, values=values, score=1 - gone / 2)
+
+
+def busy(driven: list[float], workers: int, seconds) -> float:
+    """Return the part of the time in which workers work, when one driver hands out trials one after the other.
+
+    Args:
+        driven: Seconds of the driver for each trial: to take the one that ended, and propose the next.
+        workers: How many there are.
+        seconds: Of trials, again and again.
+    """
+    free = [(0.0, number) for number in range(workers)]
+    now, worked, turn, until = 0.0, 0.0, 0, 100 * workers
+    while turn < until:
+        at, number = heapq.heappop(free)
+        now = max(now, at) + driven[turn % len(driven)]
+        takes = seconds[turn % len(seconds)]
+        heapq.heappush(free, (now + takes, number))
+        worked += takes
+        turn += 1
+    return worked / (workers * max(at for at, _ in free))
+
+
 class SimulatedCluster:
-    """An executor whose clock is simulated, except for the time that the driver really takes between two calls."""
+    """An executor whose trials take no time, with so many in flight; it notes what the driver takes between them."""
 
-    def __init__(self, runner, workers: int, seconds) -> None:
-        self.capacity, self.now = workers, 0.0
-        self._runner, self._seconds = runner, seconds
-        self._free, self._running, self._count = [0.0] * workers, [], 0
+    has_meter = False
+
+    def __init__(self, runner, workers: int, together: int) -> None:
+        self.capacity, self.driven, self.ended = workers, [], 0
+        self._together = together
+        self._runner, self._jobs = runner, []
         self._left = time.perf_counter()
-
-    def _drive(self) -> None:
-        self.now += time.perf_counter() - self._left
 
     def submit(self, job) -> None:
-        self._drive()
-        began = max(heapq.heappop(self._free), self.now)
-        ends = began + self._seconds[self._count % len(self._seconds)]
-        heapq.heappush(self._running, (ends, self._count, job))
-        self._count += 1
-        self._left = time.perf_counter()
+        self._jobs.append(job)
 
     def wait(self):
         from autoprune.search.local import run_job
 
-        self._drive()
-        ends, _, job = heapq.heappop(self._running)
-        self.now = max(self.now, ends)
-        heapq.heappush(self._free, ends)
+        self.driven.append(time.perf_counter() - self._left)
+        self.ended = (self.ended or min(self._together, len(self._jobs))) - 1
+        job = self._jobs.pop(0)
         record = run_job(self._runner, job)
         self._left = time.perf_counter()
         return job, record
@@ -194,10 +239,8 @@ def under_load(networks: int, budget_s: float) -> list[str]:
     inputs = torch.randn(1, 1, 8, 8)
     task = Task(model=DigitsNet().eval(), example_inputs=inputs, evaluate=lambda model: 1.0)
     spec = spec_of(1, device="local-cpu").model_copy(update={"task": "tests.benchmarks.cluster:digits_task"})
-    rule = {"granularity": "channel", "criterion": "magnitude_l2", "sparsity": {"low": 0.0, "high": 0.8, "step": 0.1}}
-    space = SpaceSpec.model_validate({"schema": "autoprune/space/1", "name": "channels-l2", "rules": [rule]})
     latency = spec.latency.model_copy(update={"budget_s": budget_s})
-    spec = spec.model_copy(update={"space": space, "latency": latency})
+    spec = spec.model_copy(update={"space": CHANNELS, "latency": latency})
     from autoprune.search.proposals import make_proposals
     from autoprune.spec.study import resolve_study
 
@@ -212,7 +255,7 @@ def under_load(networks: int, budget_s: float) -> list[str]:
     cores = os.cpu_count() or 1
     ray.init(address="local", num_cpus=cores, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     setup = ray.put(Setup(spec, runner.groundwork, tempfile.gettempdir(), os.getcwd(), cluster.versions_here()))
-    meter = ray.remote(MeterActor).options(num_cpus=1).remote(setup, pinned=True)
+    meter = ray.remote(MeterActor).options(num_cpus=1).remote(setup)
     place = ray.get(meter.start.remote())
     if isinstance(place, Exception):
         raise place
@@ -271,10 +314,17 @@ def main() -> None:
     quick = options.quick
     times = recorded_times(options.records)
     load = under_load(2 if quick else 6, 0.5 if quick else 4.0)
+    print(*load, sep="\n", flush=True)
     costs = overhead(20 if quick else 200)
+    print(*costs, sep="\n", flush=True)
     grown = [*growth([20, 40] if quick else [100, 1000, 5000], "random")]
-    grown += growth([20, 40] if quick else [100, 500, 1000], "tpe")
-    scale = scaling(40 if quick else 300, "random", times) + ([] if quick else scaling(300, "tpe", times))
+    grown += growth([20, 40] if quick else [100, 500], "tpe")
+    print(*grown, sep="\n", flush=True)
+    scale: list[str] = []
+    runs = (("random", WORKERS, 1), ("tpe", WORKERS, 1), ("greybox", WORKERS[:3], 1), ("greybox", WORKERS[1:], 8))
+    for sampler, workers, together in runs:
+        scale += scaling(sampler, times, workers[:2] if quick else workers, together, 24 if quick else 0)
+        print(scale[-1], flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     text = f"""# What a cluster costs
 
@@ -300,18 +350,19 @@ Trials that cost nothing; what is left is asking, telling and keeping records in
 
 Peak of the whole script: {peak:.0f} MB.
 
-## Many workers, simulated
+## Many workers
 
-Real asks and tells of a study of {40 if quick else 300} trials, whose real time holds up the driver; trials take
-simulated times of the shape that ResNet-20's study recorded. Parts of what so many workers could do; a study of few
-trials also loses its first (the dense model, alone) and its last ones.
+Studies with so many trials in flight, four for each worker, whose trials take no time: what is left is the driver's
+time for each trial (propose, settle, keep books). With these times one driver is simulated that hands out trials of the
+shape that ResNet-20's study recorded: how busy the workers are, and (in brackets) how many workers keep one driver
+busy. Where the driver is behind, several trials end before it proposes again; `greybox` then chooses as many together.
 
-| sampler | workers | {" | ".join(f"trials of {s:.0f} s" for s in TRIAL_S)} |
-|---|---|---|---|---|
+| sampler | workers | end together | driver, ms a trial | {" | ".join(f"trials of {s:.0f} s" for s in TRIAL_S)} |
+|---|---|---|---|---|---|---|
 {chr(10).join(scale)}
 
-The driver saturates at (time of a trial) / (time of an ask and a tell) workers. Against that: trials that take longer
-(the usual case), `random` or `qmc`, or several drivers on one storage.
+The driver saturates where the number in brackets is passed. Against that: batches, trials that take longer (the usual
+case), `random` or `qmc`, or several drivers on one storage.
 
 ## The meter beside busy cores
 

@@ -48,7 +48,7 @@ class StubRunner(TrialRunner):
         self.recovery = RecoverySpec(batchnorm_samples=0)
         self.book = ScoreBook(self.data.evidence(self.model, self.graph, 0))
         self.meter, self.modelled_because, self.proof = None, "", "proven"
-        self.costs = types.SimpleNamespace(model=None, device=None)
+        self.costs = types.SimpleNamespace(model=None, device=None, devices={})
         self.profile = type("Profile", (), {"title": "a device"})()
         self.devices = {}
         self.behave = lambda runs: None

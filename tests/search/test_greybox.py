@@ -8,6 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autoprune.pareto import hypervolume
 from autoprune.search.greybox import Domain, GreyboxSampler, History
+from autoprune.search.greybox import sampler as sampler_module
 from autoprune.search.greybox.domain import domain_of, grid_axis
 from autoprune.search.greybox.gain import (
     Front,
@@ -239,6 +240,63 @@ def test_what_is_pending_is_not_proposed_again():
         trial = study.ask()
         found.add(tuple(trial.suggest_float(axis.name, 0, 0.8, step=0.1) for axis in toy.domain.axes))
     assert len(found) == 4
+
+
+def asked(study, sampler, toy, count):
+    found = []
+    for left in range(count, 0, -1):
+        study.sampler = sampler(left)
+        trial = study.ask()
+        found.append(tuple(trial.suggest_float(axis.name, 0, 0.8, step=0.1) for axis in toy.domain.axes))
+    return found
+
+
+def test_what_is_wanted_at_one_moment_is_chosen_together(monkeypatch):
+    toy, history = Toy(), History()
+    study = searched(lambda n: GreyboxSampler(n, toy, history), toy, 12)
+    looks = []
+    look = sampler_module.candidates
+    monkeypatch.setattr(sampler_module, "candidates", lambda *args: looks.append(1) or look(*args))
+    before = {tuple(trial.params.values()) for trial in study.trials}
+    alone = asked(optuna_copy(study), lambda left: GreyboxSampler(3, toy), toy, 1)
+    together = asked(study, lambda left: GreyboxSampler(3, toy, history, left), toy, 8)
+    assert len(looks) == 2, "one look for the eight"
+    assert len(set(together)) == 8
+    assert not set(together) & before
+    assert together[0] == alone[0], "the first is what a single ask would have given"
+    study.tell(study.trials[-1].number, [0.1, 0.5])
+    again = asked(study, lambda left: GreyboxSampler(4, toy, history, left), toy, 3)
+    assert len(looks) == 3, "what was told since is looked at"
+    assert not set(again) & (before | set(together))
+
+
+def optuna_copy(study):
+    copy = optuna.create_study(directions=["minimize", "minimize"])
+    copy.add_trials(study.trials)
+    return copy
+
+
+def reached_by_fours(together, seed, toy):
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    study.add_trials(searched(lambda n: GreyboxSampler(n, toy), toy, 9).trials)
+    history = History()
+    while len(study.trials) < 37:
+        trials = []
+        for left in range(4, 0, -1):
+            study.sampler = GreyboxSampler(seed + len(study.trials), toy, history, left if together else 1)
+            trials.append(study.ask())
+            for axis in toy.domain.axes:
+                trials[-1].suggest_float(axis.name, 0, 0.8, step=0.1)
+        for trial in trials:
+            row = toy.domain.encode(trial.params)[None]
+            study.tell(trial, [float(toy.drop(row)[0]), float(toy.costs(row)[0, 0])])
+    return reached(study)
+
+
+def test_four_chosen_together_gain_about_what_four_gain_that_are_chosen_one_after_the_other():
+    toy = Toy()
+    together, apart = (np.mean([reached_by_fours(way, seed, toy) for seed in (0, 1000)]) for way in (True, False))
+    assert together > 0.9 * apart
 
 
 def test_a_bound_on_a_cost_is_kept():

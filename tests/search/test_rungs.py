@@ -186,6 +186,7 @@ class Several:
     """Four jobs at once, the last one taken done first."""
 
     capacity = 4
+    ended = 0
     has_meter = False
 
     def perform(self, errands):

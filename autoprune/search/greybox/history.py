@@ -38,10 +38,14 @@ class History:
     Attributes:
         told: Trial number to what it told; trials that cannot be read in the domain are absent.
         costs: Bytes of a row to its computed objectives.
+        planned: Rows that were chosen together with one that was proposed, for the proposals that follow at once.
+        planned_at: Trials told when they were chosen.
     """
 
     told: dict[int, Told] = field(default_factory=dict)
     costs: dict[bytes, Floats] = field(default_factory=dict)
+    planned: list[Codes] = field(default_factory=list)
+    planned_at: int = -1
     _skipped: set[int] = field(default_factory=set)
     _fits: dict[object, object] = field(default_factory=dict)
     _domain: Domain | None = None
@@ -69,6 +73,7 @@ class History:
             self._skipped.clear()
             self.costs.clear()
             self._fits.clear()
+            self.planned.clear()
             self._domain, self._study = domain, study
         signs = np.array([1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in directions])
         pending: list[Codes] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,9 @@ STARTS = 6
 LONG = 2000
 """Trials beyond which the first front alone gives parents: it is large enough then."""
 
+TOGETHER = 256
+"""Of the candidates that were looked at, the best so many are those from which a batch is filled."""
+
 
 class GreyboxSampler(BaseSampler):
     """An Optuna sampler for problems of which some objectives can be computed, or none.
@@ -51,10 +56,18 @@ class GreyboxSampler(BaseSampler):
         knowledge: What is computed beside the first objective; None: every objective is modelled from the trials, over
             the parameters that all of them share (categories, integers and numbers, with or without steps).
         history: Trials that were read before: one for all samplers of a study saves reading them again.
+        batch: Proposals that are wanted at this moment. More than one are chosen together, each as if those before it
+            were running, and kept in the history for the asks that follow before a trial is told.
     """
 
-    def __init__(self, seed: int = 0, knowledge: Knowledge | None = None, history: History | None = None) -> None:
-        self._seed = seed
+    def __init__(
+        self,
+        seed: int = 0,
+        knowledge: Knowledge | None = None,
+        history: History | None = None,
+        batch: int = 1,
+    ) -> None:
+        self._seed, self._batch = seed, batch
         self._knowledge = knowledge
         self._history = history or History()
         self._random = RandomSampler(seed=seed)
@@ -82,11 +95,12 @@ class GreyboxSampler(BaseSampler):
         complete = sum(told.values is not None for told in self._history.told.values())
         if complete < self._start():
             return {}
-        number = len(self._history.told)
-        rng = np.random.default_rng([self._seed, number, len(pending)])
-        model = drop_model(self._knowledge, self._history) if self._knowledge else plain_model(domain, self._history)
-        row = _best(model, domain, pending, rng)
-        return {} if row is None else domain.decode(row)
+        number, history = len(self._history.told), self._history
+        if not history.planned or history.planned_at != number:
+            rng = np.random.default_rng([self._seed, number, len(pending)])
+            model = drop_model(self._knowledge, history) if self._knowledge else plain_model(domain, history)
+            history.planned, history.planned_at = _best(model, domain, pending, rng, self._batch), number
+        return domain.decode(history.planned.pop(0)) if history.planned else {}
 
     def _start(self) -> int:
         known = self._knowledge
@@ -105,8 +119,13 @@ class GreyboxSampler(BaseSampler):
         self._random.reseed_rng()
 
 
-def _best(model: Model, domain: Domain, pending: Codes, rng: np.random.Generator) -> Codes | None:
-    """Return the candidate with the largest expected gain that was not tried; None if there is none."""
+def _best(model: Model, domain: Domain, pending: Codes, rng: np.random.Generator, batch: int) -> list[Codes]:
+    """Return candidates with the largest expected gain that were not tried, at most ``batch``; fewer if few are left.
+
+    The second is the best one when the first is expected to give what the model says, and so on.
+    """
+    if batch > 1 and model.costs is not None:
+        model = replace(model, costs=_once(model.costs))
     pending = model.canonical(pending) if len(pending) else pending
     known = {row.tobytes() for row in model.rows} | {row.tobytes() for row in pending}
     stairs = model.stairs(pending)
@@ -125,7 +144,30 @@ def _best(model: Model, domain: Domain, pending: Codes, rng: np.random.Generator
         near = near if len(near) <= most else near[rng.permutation(len(near))[:most]]
         fresh = _new(model.canonical(near), known)
         looked, gains = np.concatenate([looked[best], fresh]), np.concatenate([gains[best], model.gain(fresh, stairs)])
-    return looked[int(np.argmax(gains))] if len(looked) else None
+    chosen: list[Codes] = []
+    kept = np.argsort(-gains, kind="stable")[:TOGETHER] if batch > 1 else np.arange(len(looked))
+    looked, gains = looked[kept], gains[kept]
+    while len(looked):
+        first = int(np.argmax(gains))
+        chosen.append(looked[first])
+        looked = np.delete(looked, first, axis=0)
+        if len(chosen) >= batch or not len(looked):
+            break
+        gains = model.gain(looked, model.stairs(np.concatenate([pending, np.array(chosen)])))
+    return chosen
+
+
+def _once(costs: Callable[[Codes], NDArray[np.float64]]) -> Callable[[Codes], NDArray[np.float64]]:
+    """Return costs that are computed once for each row."""
+    kept: dict[bytes, NDArray[np.float64]] = {}
+
+    def of(codes: Codes) -> NDArray[np.float64]:
+        fresh = {row.tobytes(): row for row in codes if row.tobytes() not in kept}
+        if fresh:
+            kept.update(zip(fresh, costs(np.array(list(fresh.values()))), strict=True))
+        return np.array([kept[row.tobytes()] for row in codes])
+
+    return of
 
 
 def _good(model: Model, order: NDArray[np.int64]) -> NDArray[np.bool_]:

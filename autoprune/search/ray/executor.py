@@ -70,6 +70,11 @@ class RayExecutor:
         """Whether the study's own device is measured."""
         return OWN in self._targets
 
+    @property
+    def ended(self) -> int:
+        """Jobs that are done as well: they came while the driver proposed."""
+        return len(self._landing.done)
+
     def submit(self, job: Job) -> None:
         """Take a job."""
         self._waiting.append(Flight(job))
@@ -162,7 +167,9 @@ class RayExecutor:
         """Give out what can be given, take what comes within a second, and look after what gives no sign."""
         self._give_out()
         pending = {seat.pending: seat for seat in self._seats if seat.pending is not None}
-        ready, _ = self._ray.wait(list(pending), num_returns=1, timeout=TICK_S) if pending else ([], [])
+        ready, late = self._ray.wait(list(pending), num_returns=1, timeout=TICK_S) if pending else ([], [])
+        if ready and late:  # what else has ended meanwhile
+            ready += self._ray.wait(late, num_returns=len(late), timeout=0)[0]
         for ref in ready:
             self._take(pending[ref])
         self._look()
