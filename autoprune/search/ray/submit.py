@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoprune.errors import ClusterError, UsageError, one_line
 from autoprune.search.ray import cluster
 from autoprune.spec.executor import OnRay, executor_key, ray_options
 from autoprune.spec.record import write_whole
 from autoprune.spec.study import StudySpec
+
+PATIENCE_S = 20.0
+"""Seconds for a job server to take a job; one that has just been started needs a few."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,23 @@ def submit(spec: StudySpec, directory: Path) -> Job:
     here = options.model_copy(update={"address": "auto"})
     write_whole(path, spec.model_copy(update={"executor": OnRay(ray=here)}).to_yaml())
     command = [sys.executable, "-m", "autoprune", "search", str(path), "-o", str(directory.resolve())]
+    entry = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(command)}"
+    return Job(_submitted(str(dashboard), entry, cluster.runtime_env(options)), str(dashboard))
+
+
+def _submitted(dashboard: str, entry: str, runtime_env: dict[str, Any]) -> str:
+    """Hand a command to the job server; one that has just been started may need some seconds until it takes jobs."""
     from ray.job_submission import JobSubmissionClient
 
-    try:
-        client = JobSubmissionClient(f"http://{dashboard}")
-        name = client.submit_job(
-            entrypoint=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(command)}",
-            runtime_env=cluster.runtime_env(options),
-        )
-    except (ConnectionError, RuntimeError) as error:
-        raise ClusterError(
-            f"the cluster at {dashboard} takes no job ({one_line(error)}); check its dashboard"
-        ) from error
-    return Job(str(name), str(dashboard))
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            client = JobSubmissionClient(f"http://{dashboard}")
+            return str(client.submit_job(entrypoint=entry, runtime_env=runtime_env))
+        except (ConnectionError, RuntimeError) as error:
+            starting = isinstance(error, ConnectionError) or "try again later" in str(error)
+            if not starting or time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the cluster at {dashboard} takes no job ({one_line(error)}); check its dashboard"
+                ) from error
+            time.sleep(0.5)
