@@ -192,8 +192,10 @@ class Ledger:
         request = SamplerRequest(search.seed, made, search.trials, lambda: self._knowledge, self._history, batch)
         self._study.sampler = SAMPLERS.get(search.sampler).make(request)
         trial, config = self._ask()
+        if self.dense is None and self._drivers.shared:
+            self._read_others()  # what was asked for may have been queued by who has just measured the dense model
         origin = str(trial.user_attrs.get(storage.ORIGIN, self._spec.search.sampler))
-        if self.dense is None:
+        if self.dense is None or origin == DENSE:  # a second one repeats the first: two drivers may each have queued it
             config = self._runner.dense_config
         return Job(
             number=trial.number,

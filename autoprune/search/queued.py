@@ -18,7 +18,7 @@ from autoprune.search.greybox.space import SpaceKnowledge
 from autoprune.search.opening import FirstTrial, opening
 from autoprune.search.prior import prior_of
 from autoprune.search.proposals import Proposals
-from autoprune.spec.front import WARM
+from autoprune.spec.front import DENSE, WARM
 from autoprune.trial.runner import TrialRunner
 
 
@@ -61,16 +61,17 @@ class Queue:
     def put_back(self, trial: FrozenTrial) -> None:
         """Close a trial that came to no record, and queue what it was to try.
 
-        One that was lost before all of its parameters were drawn is drawn again, with the same seed. Where another
-        driver closes it at the same moment, that one queues it.
+        One that was lost before all of its parameters were drawn is drawn again, with the same seed. The dense model
+        needs no place: where it is missing, whatever is asked for next measures it. Where another driver closes a trial
+        at the same moment, that one queues it.
         """
         with contextlib.suppress(ValueError, UpdateFinishedTrialError):
             self._study.tell(trial.number, state=TrialState.FAIL)
+            origin = str(trial.user_attrs.get(storage.ORIGIN, self._sampler))
             wanted = self._proposals.searched(self._proposals.uniform(0.0)).keys()
-            for params in (trial.params, _fixed(trial)):
-                if params.keys() == wanted:
-                    self._enqueue(params, str(trial.user_attrs.get(storage.ORIGIN, self._sampler)))
-                    return
+            whole = [params for params in (trial.params, _fixed(trial)) if params.keys() == wanted]
+            if whole and origin != DENSE:
+                self._enqueue(whole[0], origin)
 
     def give_up(self, number: int) -> None:
         """Close a trial that is not wanted now; what was queued is queued again, for a study that is to go on."""

@@ -71,6 +71,55 @@ def test_two_drivers_share_a_study(tmp_path):
     assert all(study.runner.runs > 1 for study in both)
 
 
+def test_of_two_drivers_that_begin_at_once_one_measures_the_dense_model(tmp_path):
+    """Step by step: both have queued it, both ask, one gives way; what is queued twice is not run twice."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    a, b = (make(tmp_path / name, trials=8, storage=url) for name in "ab")
+    with a.books() as first, b.books() as second:
+        first.resume()
+        second.resume()
+        study = optuna.load_study(study_name=storage.STUDY_NAME, storage=url)
+        (queued,) = study.get_trials(states=(TrialState.WAITING,))
+        for _ in range(2):
+            study.enqueue_trial(queued.system_attrs["fixed_params"], user_attrs={storage.ORIGIN: "dense"})
+        mine, theirs = first.propose(), second.propose()
+        assert not first.surplus(mine)
+        assert first.repeat(mine) is None
+        assert second.surplus(theirs), "the other one measures it"
+        late = second.propose()
+        first.settle(mine, a.runner.run_dense(mine.number))
+        assert not second.surplus(late)
+        assert "repeats the config of trial 0" in second.repeat(late).error, "it has just been measured"
+        second.settle(late, second.repeat(late))
+        while second.finished < 8:
+            job = second.propose()
+            assert job.dense is not None
+            repeat = second.repeat(job)
+            second.settle(job, repeat or b.runner.run(job.config, job.number, job.origin, job.dense))
+    assert [r.origin for r in check_whole(url, (a, b), 8)].count("uniform") == 1
+
+
+def test_of_two_that_ask_for_the_last_trial_one_gives_way(tmp_path):
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    a, b = (make(tmp_path / name, trials=4, storage=url) for name in "ab")
+    with a.books() as first, b.books() as second:
+        first.resume()
+        job = first.propose()
+        first.settle(job, a.runner.run_dense(job.number))
+        second.resume()
+        jobs = [first.propose(), first.propose(), second.propose(), first.propose()]
+        drivers_of = [first, first, second, first]
+        assert [ledger.surplus(job) for ledger, job in zip(drivers_of, jobs, strict=True)] == [
+            False,
+            False,
+            False,
+            True,
+        ]
+        for ledger, job in zip(drivers_of[:3], jobs, strict=False):
+            ledger.settle(job, a.runner.run(job.config, job.number, job.origin, job.dense))
+    check_whole(url, (a, b), 4)
+
+
 def left_running(study, owner):
     """Leave a trial as a driver that dies in it does."""
     study.sampler = optuna.samplers.RandomSampler(seed=5)
