@@ -1,5 +1,6 @@
 """Searches on a real Ray cluster: a head, two workers and a target node, and what clusters do to them."""
 
+import gc
 import os
 import re
 import signal
@@ -20,7 +21,12 @@ from autoprune.spec.study import StudySpec
 from autoprune.trial.task import load_task
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+# Ray leaves sockets of its own open; they are collected before this module ends. One cluster at a time on a machine.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
@@ -45,6 +51,7 @@ def cluster():
 
     ray.shutdown()
     made.shutdown()
+    gc.collect()
     patch.undo()
 
 
