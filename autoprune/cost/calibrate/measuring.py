@@ -1,8 +1,8 @@
 """What is timed on this machine: microbenchmarks that isolate one term each, and random layers that need them all.
 
 Every case runs twice in each round, and what counts is the median of the second runs: a machine that gets slower
-meanwhile slows all cases alike. In a network a layer finds its input and its code near, left there by the layers before;
-a layer that runs alone among dozens of others does not, and took up to twice as long.
+meanwhile slows all cases alike. In a network a layer finds its input and its code near, left there by the layers
+before; a layer that runs alone among dozens of others does not, and took up to twice as long.
 """
 
 from __future__ import annotations
