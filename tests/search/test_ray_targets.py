@@ -23,7 +23,7 @@ from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import load_task
 
 ray = pytest.importorskip("ray")
-# Ray leaves sockets of its own open; they are collected before this module ends. One cluster at a time on a machine.
+# Ray leaves sockets of its own open; they are collected before this module ends. The group asks xdist for one worker.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),
