@@ -6,7 +6,8 @@ A fused kernel never stores the scores (FlashAttention, arXiv 2205.14135). Per h
 * a block of keys and values; all queries stream by once per block, and their sums come and go with them.
 
 For each the largest block that fits is the best, and the better of the two gives the traffic. Heads that share keys and
-values (grouped queries) count as one head with the queries of all. A causal mask counts as if nothing were masked.
+values (grouped queries) count as one head with the queries of all. A causal mask counts as if nothing were masked: what
+a kernel leaves out shortens its time (:mod:`autoprune.cost.savings`), and would at best halve the passes over the keys.
 
 A runtime without such a kernel makes the scores, their softmax, and the result one after the other: two products with
 the tiles of :mod:`autoprune.cost.tiling`, and the scores go to memory four times unless they fit beside what lives.

@@ -26,7 +26,10 @@ def _is_list(value: Any) -> bool:
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
-    """Count ``heads x queries x keys x (d_k + d_v)``: the products Q K^T and P V, a causal mask not subtracted."""
+    """Count ``heads x queries x keys x (d_k + d_v)``: the products Q K^T and P V.
+
+    A causal mask is not subtracted, as fvcore subtracts no zeros; what a kernel leaves out is the device's affair.
+    """
     q, k, v = map(_shape, inputs[:3])
     return prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
 

@@ -28,6 +28,7 @@ class Shape:
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     macs: int = 0
+    causal: bool = False
     transposed: bool = False
 
 
@@ -106,18 +107,24 @@ def _product(first: int) -> Callable[[Any, Any, Tensor], Shape]:
     return describe
 
 
-def _attention(args: Any, kwargs: Any, out: Tensor) -> Shape:
-    q, k, v = args[:3]
-    groups, queries, keys = prod(q.shape[:-2]), q.shape[-2], k.shape[-2]
-    return Shape(
-        kind="attention",
-        N=queries,
-        E=keys,
-        c_in=q.shape[-1] * groups,
-        c_out=v.shape[-1] * groups,
-        groups=groups,
-        macs=groups * queries * keys * (q.shape[-1] + v.shape[-1]),
-    )
+def _attention(causal_at: int) -> Callable[[Any, Any, Tensor], Shape]:
+    """Describe attention whose argument number ``causal_at`` says that no query sees a later key."""
+
+    def describe(args: Any, kwargs: Any, out: Tensor) -> Shape:
+        q, k, v = args[:3]
+        groups, queries, keys = prod(q.shape[:-2]), q.shape[-2], k.shape[-2]
+        return Shape(
+            kind="attention",
+            N=queries,
+            E=keys,
+            c_in=q.shape[-1] * groups,
+            c_out=v.shape[-1] * groups,
+            groups=groups,
+            macs=groups * queries * keys * (q.shape[-1] + v.shape[-1]),
+            causal=bool(kwargs.get("is_causal", args[causal_at] if len(args) > causal_at else False)),
+        )
+
+    return describe
 
 
 def _recurrent(args: Any, kwargs: Any, out: Tensor) -> Shape:
@@ -182,10 +189,10 @@ SHAPES: Mapping[str, Callable[[Any, Any, Tensor], Shape]] = {
     "gru": _recurrent,
     "rnn_tanh": _recurrent,
     "rnn_relu": _recurrent,
-    "scaled_dot_product_attention": _attention,
-    "_scaled_dot_product_flash_attention_for_cpu": _attention,
-    "_scaled_dot_product_flash_attention": _attention,
-    "_scaled_dot_product_efficient_attention": _attention,
+    "scaled_dot_product_attention": _attention(5),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention(4),
+    "_scaled_dot_product_flash_attention": _attention(4),
+    "_scaled_dot_product_efficient_attention": _attention(6),
 }
 
 # Normalisations read and write once like pointwise operators do; torch tags the true pointwise operators itself.

@@ -1,6 +1,11 @@
 """Which zeros pay: a pattern saves MACs, bytes or time only where the device profile lists it.
 
 Everywhere else a masked weight is read, multiplied and written like any other, and only the file gets smaller.
+
+So it is with the zeros of a causal mask. A fused attention kernel leaves out whole blocks of keys, where the profile
+says how large they are. Torch on a CPU takes 512 at a time (``kvSplitSize``, FlashAttentionKernel.cpp), and masked over
+full attention took 1.03, 1.00, 0.77, 0.58 and 0.49 of the time at 128, 512, 1024, 2048 and 4096 positions (4 heads of
+64, one thread of a Xeon, torch 2.13), where the blocks say 1, 1, 0.75, 0.63 and 0.56.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ class Savings:
         weight_factor: Stored bits over dense bits, at most 1.
         effective_macs: Multiply-adds that are executed.
         speedup: Dense time over sparse time.
-        support: The profile's entry, None where nothing pays.
+        support: The profile's entry, None where no zero of a weight pays.
     """
 
     weight_factor: float
@@ -73,6 +78,8 @@ class SavingsModel:
 
     def __init__(self, traits: OpTraits, profile: DeviceProfile, runtime: str | None = None) -> None:
         self._traits = traits
+        self._block = _causal_block(profile, runtime)
+        self._causal = np.flatnonzero([self._block is not None and op.causal for op in traits.ops])
         self._entries = [
             (number, entry, np.array([_covers(entry, op) for op in traits.ops], np.bool_))
             for number, entry in enumerate(profile.sparse_support)
@@ -104,7 +111,35 @@ class SavingsModel:
                 speedup = np.where(listed, entry.speedup.value, speedup)
                 macs = np.where(listed, table.macs * table.density, macs)
                 support = np.where(listed, number, support)
+        if self._causal.size and self._block is not None:
+            made = scores_made(table.N[:, self._causal], table.E[:, self._causal], self._block)
+            macs[:, self._causal] *= made
+            speedup[:, self._causal] /= made
         return SavingsTable(factor, macs, speedup, support)
+
+
+def scores_made(queries: Ints, keys: Ints, block: int) -> Floats:
+    """Return the share of scores that a kernel makes under a causal mask: query ``i`` sees the keys up to ``i``.
+
+    Args:
+        queries: Of any shape.
+        keys: Of the same shape.
+        block: Keys that are taken together, or left out together where no query sees any of them.
+    """
+    pairs, which = np.unique(np.stack([queries.ravel(), keys.ravel()]), axis=1, return_inverse=True)
+    shares = []
+    for rows, columns in pairs.T.tolist():
+        seen = np.minimum(-(-np.arange(1, rows + 1) // block) * block, columns)
+        shares.append(float(seen.mean()) / columns)
+    return np.array(shares)[which].reshape(queries.shape)
+
+
+def _causal_block(profile: DeviceProfile, runtime: str | None) -> int | None:
+    """Return the keys that are left out together, None where all scores are made: an ONNX file holds plain products."""
+    traits = profile.runtime
+    if traits.attention == "unfused" or traits.causal_block is None or runtime == "onnxruntime":
+        return None
+    return int(traits.causal_block.value)
 
 
 def _covers(entry: SparseSupport, op: Op) -> bool:

@@ -69,6 +69,7 @@ class Op:
         operands: What it reads, in the order of its arguments, then what it writes.
         per_input: What fvcore counts for each element of the first operand (norms, poolings), beside ``macs``.
         per_output: What fvcore counts for each element of the result (interpolations), beside ``macs``.
+        causal: Whether no query of an attention sees a later key; ``macs`` counts the masked scores all the same.
     """
 
     kind: Kind
@@ -102,6 +103,7 @@ class Op:
     operands: tuple[Operand, ...] = ()
     per_input: int = 0
     per_output: int = 0
+    causal: bool = False
 
 
 @dataclass(frozen=True)

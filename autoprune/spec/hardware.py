@@ -91,6 +91,7 @@ BitEnergy = Annotated[Figure, AfterValidator(_plausible("pJ per bit", 0.001, 100
 Watts = Annotated[Figure, AfterValidator(_plausible("W", 0, 3000))]
 Microseconds = Annotated[Figure, AfterValidator(_plausible("us", 0, 300)), AfterValidator(_not_in_seconds)]
 Fraction = Annotated[Figure, AfterValidator(_plausible("of the peak", 0.001, 1))]
+Keys = Annotated[Figure, AfterValidator(_plausible("keys", 1, 65_536))]
 Count = Annotated[Figure, AfterValidator(_plausible("units", 1, 100_000))]
 
 
@@ -189,12 +190,15 @@ class RuntimeTraits(Document):
         activation_format: How the chip stores sparse activations off chip, if it does.
         attention: Whether attention runs as one kernel that keeps the scores on chip, or as products and a softmax
             that store them.
+        causal_block: Keys that the one kernel takes at a time. Under a causal mask it leaves out the blocks that no
+            query in hand sees; absent: it makes all scores.
     """
 
     launch_us: Microseconds
     fusion: tuple[Annotated[str, Field(pattern=r"^(conv|linear|bn|act|relu|add)(\+(bn|act|relu|add))+$")], ...] = ()
     activation_format: Literal["run-length"] | None = None
     attention: Literal["fused", "unfused"] = "fused"
+    causal_block: Keys | None = None
 
 
 class SparseSupport(Document):

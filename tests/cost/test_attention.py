@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoprune.cost.roofline import predict_latency
+from autoprune.cost.savings import scores_made
 from autoprune.cost.traffic import OpTraffic, traffic_of
 from autoprune.cost.workload import Op, Workload, workload_of
 from autoprune.spec.hardware import DeviceProfile, load_device
@@ -176,3 +179,42 @@ def test_heads_that_share_keys_read_them_once() -> None:
     # Room for the keys and values of one head and not for all tensors.
     found = traffic_of(run, device(16 * 16 * BYTES + 1024))
     assert found.dram_bytes == once
+
+
+class Masked(nn.Module):
+    """Attention whose queries see no later key, or, by the same products, one that sees all."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+
+
+@pytest.mark.parametrize(("queries", "keys", "block"), [(7, 7, 1), (100, 60, 16), (60, 100, 16), (64, 64, 512)])
+def test_scores_that_a_causal_mask_leaves(queries: int, keys: int, block: int) -> None:
+    made = np.zeros((queries, keys), bool)
+    for first in range(0, keys, block):
+        made[first:, first : first + block] = True  # the first key of the block is seen from query ``first`` on
+    assert scores_made(np.array([queries]), np.array([keys]), block) == pytest.approx(made.mean())
+
+
+def test_a_causal_mask_shortens_the_time_and_leaves_the_count() -> None:
+    q = torch.randn(1, 2, 2048, 8)
+    full, masked = (workload_of(Masked(causal), (q, q.clone(), q.clone())) for causal in (False, True))
+    assert full.macs == masked.macs == 2 * 2048**2 * 16
+    torch_, unknown = device(1 << 30), _base().model_copy(update={"runtime": device(1 << 30, "unfused").runtime})
+    assert torch_.runtime.causal_block is not None
+    assert torch_.runtime.causal_block.value == 512
+    share = (1 + 2 + 3 + 4) / 16  # blocks of 512 keys that the queries of each block see
+    executed = [traffic_of(run, torch_, "torch").effective_macs for run in (full, masked)]
+    assert executed == [full.macs, pytest.approx(share * full.macs)]
+    times = [
+        [predict_latency(run, traffic_of(run, profile, runtime), profile).ops[0] for run in (full, masked)]
+        for profile, runtime in ((torch_, "torch"), (torch_, "onnxruntime"), (unknown, "torch"))
+    ]
+    works = [[each.seconds - each.launch_s for each in pair] for pair in times]
+    assert works[0][1] == pytest.approx(share * works[0][0])
+    assert works[1][1] == works[1][0]
+    assert works[2][1] == works[2][0]
