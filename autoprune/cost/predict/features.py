@@ -2,9 +2,10 @@
 
 A network's time is the sum of its kernels' times, and a kernel's time is a combination of its work: multiply-adds as
 they are, with both channel counts rounded up to the vector widths that runtimes pad to, a penalty where a count is off
-those widths (a runtime that lays channels out in fours falls back to a slower kernel otherwise), and bytes. What runs
-inside another operator (``runtime.fusion``) has no columns of its own. Each is relative to its dense value and weighted
-with the operator's share of the dense network by the roofline, so that all coefficients are about as large as one.
+those widths, bytes, and work and copies in and out of a layout in blocks of channels, which ONNX Runtime leaves where
+they do not divide (63 channels took 1.55 of the time of 64). What runs inside another operator (``runtime.fusion``) has
+no columns of its own. Each is relative to its dense value and weighted with the operator's share of the dense network
+by the roofline, so that all coefficients are about as large as one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoprune.cost.extents import Floats, Ints
 from autoprune.cost.table import OpTable
@@ -20,7 +22,10 @@ from autoprune.cost.workload import Op
 STEPS = (4, 8, 16, 32)
 """Channels that runtimes of today round up to: SSE and NEON, AVX2, AVX-512 and int8 tensor cores, wide blockings."""
 
-FAMILIES = ("work", "padded", "off step", "bytes")
+BLOCKS = (8, 16)
+"""Channels that lie together in a blocked layout: AVX2 and AVX-512 in ONNX Runtime (``MlasNchwcGetBlockSize``)."""
+
+FAMILIES = ("work", "padded", "off step", "bytes", "blocked", "rearranged")
 """Groups of columns that share the width of their prior."""
 
 _PRODUCTS = ("conv", "gemm", "attention")
@@ -108,12 +113,43 @@ def _work(table: OpTable, at: Ints, products: bool = True) -> list[tuple[str, Fl
     found.append(("bytes", table.input_bytes[:, at].astype(np.float64)))
     found.append(("bytes", table.output_bytes[:, at].astype(np.float64)))
     found.append(("bytes", table.weight_bytes[:, at].astype(np.float64)))
+    for block in BLOCKS:
+        found += _blocked(table, at, c_in, c_out, across, block)
     return found
 
 
+def _blocked(
+    table: OpTable, at: Ints, c_in: Ints, c_out: Ints, across: NDArray[np.bool_], block: int
+) -> list[tuple[str, Floats]]:
+    """Return the work of a convolution in a blocked layout, or outside it, and the bytes that are laid out anew.
+
+    ONNX Runtime takes the blocked kernel where the input channels (of a depthwise convolution all channels) are a
+    multiple of four, or fewer than a block; those few are read as they come. Everything else is a plain product, and
+    between the two tensors are copied from one layout to the other (``nchwc_transformer.cc``; seen in the graphs that
+    1.32 makes).
+    """
+    macs = table.macs[:, at].astype(np.float64)
+    few = (c_in < block) & ~across
+    fits = np.where(across, c_out % 4 == 0, few | (c_in % 4 == 0))
+    wide_in = np.where(across | few, c_in, _up(c_in, block))
+    padded = macs * (wide_in / np.maximum(c_in, 1)) * (_up(c_out, block) / np.maximum(c_out, 1))
+    read, written = table.input_bytes[:, at].astype(np.float64), table.output_bytes[:, at].astype(np.float64)
+    return [
+        ("blocked", padded * fits),
+        ("blocked", macs * ~fits),
+        ("rearranged", written * (_up(c_out, block) / np.maximum(c_out, 1)) * fits),
+        ("rearranged", read * (_up(c_in, block) / np.maximum(c_in, 1)) * (fits & ~few)),
+        ("rearranged", read * few),
+        ("rearranged", read * ~fits),
+        ("rearranged", written * ~fits),
+    ]
+
+
 def _whole(work: list[tuple[str, Floats]]) -> list[tuple[str, Floats]]:
-    """Return what each amount is relative to: its dense value; for work off a step, which may be 0 there, all work."""
-    return [(family, work[0][1] if family == "off step" else amount) for family, amount in work]
+    """Return what each amount is relative to: its dense value; for what may be 0 there, all work or all bytes."""
+    whole = dict(reversed(work))
+    instead = {"off step": "work", "blocked": "work", "rearranged": "bytes"}
+    return [(family, whole[instead[family]] if family in instead else amount) for family, amount in work]
 
 
 def _classes(ops: Sequence[Op], at: Ints) -> Floats:
