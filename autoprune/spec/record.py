@@ -88,6 +88,7 @@ class LatencyRecord(Document):
         reason: Why the interval is not as narrow as asked, and what to do; absent where it is.
         conditions: What was set; absent for a modelled latency.
         retries: Calls of a command that failed and were repeated; absent for other runtimes.
+        repeated: Samples taken again because another process held the core meanwhile; absent where none was.
         energy: What a meter counted meanwhile, on its way into the record of energy.
     """
 
@@ -109,6 +110,7 @@ class LatencyRecord(Document):
     reason: str | None = None
     conditions: LatencyConditions | None = None
     retries: int | None = None
+    repeated: int | None = None
     energy: MeasuredEnergy | None = None
 
 

@@ -43,6 +43,9 @@ from autoprune.trial.task import Task
 
 TRIAL_S = (3.0, 30.0, 300.0)
 WORKERS = (4, 16, 64, 256)
+LOAD_S, HALF_WIDTH = 8.0, 0.005
+"""Budget and wanted precision of each measurement beside busy cores: two that are compared both err."""
+
 ROUNDS = 4
 """Trials of a simulated study for each of its workers."""
 
@@ -229,7 +232,7 @@ class SimulatedCluster:
 
 
 def under_load(networks: int, budget_s: float) -> list[str]:
-    """Ratios of the meter actor with the other core idle, and with a worker computing on it."""
+    """Ratios of the meter actor with the other cores idle, idle once more, and with a worker computing on each."""
     import ray
 
     from autoprune.search.ray import cluster
@@ -239,7 +242,7 @@ def under_load(networks: int, budget_s: float) -> list[str]:
     inputs = torch.randn(1, 1, 8, 8)
     task = Task(model=DigitsNet().eval(), example_inputs=inputs, evaluate=lambda model: 1.0)
     spec = spec_of(1, device="local-cpu").model_copy(update={"task": "tests.benchmarks.cluster:digits_task"})
-    latency = spec.latency.model_copy(update={"budget_s": budget_s})
+    latency = spec.latency.model_copy(update={"budget_s": budget_s, "half_width": HALF_WIDTH})
     spec = spec.model_copy(update={"space": CHANNELS, "latency": latency})
     from autoprune.search.proposals import make_proposals
     from autoprune.spec.study import resolve_study
@@ -260,41 +263,77 @@ def under_load(networks: int, budget_s: float) -> list[str]:
     if isinstance(place, Exception):
         raise place
 
+    flag = Path(tempfile.mkdtemp()) / "burn"
+    burners = [_burner(ray, str(flag), place.cores) for _ in range(max(cores - 1, 1))]
+    ratios: list[list[float]] = []
+    for network in packed:
+        ratios.append([])
+        for load in ("quiet", "quiet again", "busy"):
+            if load == "busy":
+                flag.touch()
+                time.sleep(1)
+            measured = ray.get(meter.measure.remote(network, None))
+            flag.unlink(missing_ok=True)
+            time.sleep(0.5)
+            assert measured.latency is not None, measured.error
+            ratios[-1].append(measured.latency.ratio)
+    for burner in burners:
+        ray.cancel(burner, force=True)
+    ray.shutdown()
+    return _load_rows(np.array(ratios))
+
+
+def _burner(ray, flag: str, leave: tuple[int, ...]):
+    """Start a task that evaluates the digits network without a pause on other cores, while the file ``flag`` exists."""
+
     @ray.remote(num_cpus=0)
-    def burn(stop_at: float, leave: tuple[int, ...]) -> None:
+    def burn() -> None:
         left = os.sched_getaffinity(0) - set(leave)
         os.sched_setaffinity(0, left or os.sched_getaffinity(0))
         torch.set_num_threads(1)
         model, data = DigitsNet().eval(), torch.randn(450, 1, 8, 8)
         with torch.no_grad():
-            while time.time() < stop_at:
-                model(data)
+            while True:
+                if os.path.exists(flag):
+                    model(data)
+                else:
+                    time.sleep(0.02)
 
-    ratios: dict[str, list[float]] = {}
-    for load in ("quiet", "busy"):
-        if load == "busy":
-            seconds = networks * (budget_s + 2) + 10
-            for _ in range(max(cores - 1, 1)):
-                burn.remote(time.time() + seconds, place.cores)
-            time.sleep(4)
-        ratios[load] = []
-        for network in packed:
-            measured = ray.get(meter.measure.remote(network, None))
-            assert measured.latency is not None, measured.error
-            ratios[load].append(measured.latency.ratio)
-    ray.shutdown()
+    return burn.remote()
+
+
+def _load_rows(ratios: np.ndarray) -> list[str]:
+    """Return the rows of the table of ratios, shape (networks, 3): quiet, quiet again, busy."""
+    quiet = ratios[:, 0]
+    changes = 100 * (ratios[:, 1:] / quiet[:, None] - 1)
     rows = [
-        f"| {number} | {quiet:.3f} | {busy:.3f} | {100 * (busy / quiet - 1):+.1f} % |"
-        for number, (quiet, busy) in enumerate(zip(ratios["quiet"], ratios["busy"], strict=True), 1)
+        f"| {number} | {' | '.join(f'{ratio:.3f}' for ratio in row)} | {again:+.1f} % | {busy:+.1f} % |"
+        for number, (row, (again, busy)) in enumerate(zip(ratios, changes, strict=True), 1)
     ]
-    worst = max(abs(busy / quiet - 1) for quiet, busy in zip(ratios["quiet"], ratios["busy"], strict=True))
-    return [*rows, f"| worst | | | {100 * worst:.1f} % |"]
+    worst = " | ".join(f"{each:.1f} %" for each in np.abs(changes).max(axis=0))
+    return [*rows, f"| worst | | | | {worst} |"]
 
 
 def digits_task() -> Task:
     """The digits network without its data: the meter needs no more."""
     torch.manual_seed(0)
     return Task(model=DigitsNet().eval(), example_inputs=torch.randn(1, 1, 8, 8), evaluate=lambda model: 1.0)
+
+
+LOAD_HEADING = "## The meter beside busy cores\n"
+
+
+def load_section(rows: list[str]) -> str:
+    """Return the section on the meter beside busy cores."""
+    return f"""{LOAD_HEADING}
+The digits network pruned uniformly, batch 1, one thread; ratio to dense with the other cores idle, idle once more (what
+the meter's own repeats differ by), and with a worker on each of them that computes without a pause. One after the other
+for each network, until ±{HALF_WIDTH:.1%} or for {LOAD_S:g} s. `--only-load` renews this section alone.
+
+| network | quiet | quiet again | busy | quiet again against quiet | busy against quiet |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
 
 
 def recorded_times(path: Path) -> list[float]:
@@ -306,6 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only-load", action="store_true", help="renew the section on the busy meter alone: 3 minutes")
     parser.add_argument("--records", type=Path, default=Path("reports/resnet20-cifar10/records.jsonl"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -313,8 +353,13 @@ def main() -> None:
     torch.set_num_threads(1)
     quick = options.quick
     times = recorded_times(options.records)
-    load = under_load(2 if quick else 6, 0.5 if quick else 4.0)
-    print(*load, sep="\n", flush=True)
+    load = load_section(under_load(2 if quick else 6, 0.5 if quick else LOAD_S))
+    print(load, flush=True)
+    if options.only_load:
+        before, heading, _ = options.output.read_text().partition(LOAD_HEADING)
+        assert heading, f"{options.output} has no such section yet; make it whole first"
+        options.output.write_text(before + load)
+        return
     costs = overhead(20 if quick else 200)
     print(*costs, sep="\n", flush=True)
     grown = [*growth([20, 40] if quick else [100, 1000, 5000], "random")]
@@ -364,15 +409,7 @@ busy. Where the driver is behind, several trials end before it proposes again; `
 The driver saturates where the number in brackets is passed. Against that: batches, trials that take longer (the usual
 case), `random` or `qmc`, or several drivers on one storage.
 
-## The meter beside busy cores
-
-The digits network pruned uniformly, batch 1, one thread; ratio to dense with the other cores idle, and with a worker on
-each of them that computes without a pause.
-
-| network | quiet | busy | difference |
-|---|---|---|---|
-{chr(10).join(load)}
-"""
+{load}"""
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(text)
     print(text)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from autoprune.cost.energy_meters import EnergyMeter, measure_pair_energy
+from autoprune.cost.meters.interruption import Undisturbed, Waits
 from autoprune.cost.meters.pairing import Side, measure_blocks, measure_samples
 from autoprune.cost.meters.protocol import ModelInputs, rebatch
 from autoprune.cost.meters.result import PairedLatency, SingleLatency
@@ -128,8 +129,9 @@ class InterleavedMeter(ABC):
                 warm = self._warm_up((first.run, second.run), start, self.spec.budget_s)
                 # Each side repeats until its own sample is long enough: the quicker one would drown in the timer.
                 repeats = dict(zip(runs, map(sample_repeats, warm.seconds), strict=True))
+                calm = self._undisturbed()
                 found = measure_blocks(
-                    lambda side: runs[side](repeats[side]),
+                    lambda side: calm(lambda: runs[side](repeats[side])),
                     lambda: time.perf_counter() - start,
                     self.spec,
                     f"{self._description(first, dense, inputs)}, A B B A",
@@ -139,6 +141,7 @@ class InterleavedMeter(ABC):
         return replace(
             found,
             energy=drawn,
+            repeated=calm.repeated,
             warmup_rounds=warm.rounds,
             steady=warm.steady,
             prepare_s=start - begun,
@@ -174,8 +177,9 @@ class InterleavedMeter(ABC):
             with sampling():
                 warm = self._warm_up((prepared.run,), start, budget_s)
                 repeats = sample_repeats(warm.seconds[0])
+                calm = self._undisturbed()
                 found = measure_samples(
-                    lambda: prepared.run(repeats),
+                    lambda: calm(lambda: prepared.run(repeats)),
                     lambda: time.perf_counter() - start,
                     self.spec.half_width,
                     budget_s,
@@ -183,6 +187,9 @@ class InterleavedMeter(ABC):
                     self.seed,
                 )
         return replace(found, warmup_rounds=warm.rounds, prepare_s=start - begun)
+
+    def _undisturbed(self) -> Undisturbed:
+        return Undisturbed(Waits(self.spec.threads), self.spec.half_width)
 
     def _warm_up(self, runs: tuple[Callable[[int], float], ...], start: float, budget_s: float) -> WarmUp:
         return warm_up(lambda: tuple(run(1) for run in runs), lambda: time.perf_counter() - start, SHARE * budget_s)

@@ -43,6 +43,7 @@ class PairedLatency:
         reason: Why it did not converge, and what to do; empty where it did.
         conditions: What was set.
         retries: Calls that failed and were repeated, where a command measures.
+        repeated: Samples taken again because another process held the core meanwhile; the first tries count nowhere.
         energy: What an energy meter counted, where one is at hand.
     """
 
@@ -64,6 +65,7 @@ class PairedLatency:
     reason: str = ""
     conditions: LatencyConditions | None = None
     retries: int | None = None
+    repeated: int | None = None
     energy: MeasuredEnergy | None = None
 
     def to_record(self, reference_dense_ms: float) -> LatencyRecord:
@@ -91,6 +93,7 @@ class PairedLatency:
             reason=self.reason or None,
             conditions=self.conditions,
             retries=self.retries,
+            repeated=self.repeated or None,
             energy=self.energy,
         )
 
