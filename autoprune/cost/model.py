@@ -15,7 +15,7 @@ with units of all groups cut at random, and a model for which it does not hold i
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,7 @@ from autoprune.cost.macs import MacCount, count_macs
 from autoprune.cost.stored import StoredTensors
 from autoprune.cost.table import DENSE, OpTable, product_macs
 from autoprune.cost.traits import OpTraits, Sums
+from autoprune.graph.blocks import is_within
 from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.plan import cuts_of
 from autoprune.pruning.surgery import cut
@@ -186,6 +187,15 @@ class CostModel:
         masked = (candidates.pattern != DENSE)[:, [self.stored.own_zeros[column] for column in self._columns]]
         exact: NDArray[np.bool_] = ~((cut_axes & bool(uneven)) | masked.any(axis=1))
         return exact
+
+    def without(self, blocks: Collection[str]) -> NDArray[np.bool_]:
+        """Return which operators run where residual blocks are gone, shape (ops,).
+
+        Args:
+            blocks: Qualified names of the modules.
+        """
+        ops = self.blueprint.workload.ops
+        return np.array([not (op.module in blocks or is_within(op.module, blocks)) for op in ops], np.bool_)
 
     def by_layer(self, values: Floats) -> Floats:
         """Sum what operators have, shape (n, ops), over those inside each layer's module; shape (n, layers)."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
+from numpy.typing import NDArray
 
 from autoprune.cost.candidates import Candidates, joined
 from autoprune.cost.model import CostModel
-from autoprune.cost.predict import LatencyPredictor
+from autoprune.cost.predict import LatencyPredictor, quality_of
 from autoprune.cost.table import DENSE
 from autoprune.errors import ConfigError
+from autoprune.graph.groups import ModelGraph
 from autoprune.pruning.granularity import DEPTH, granularity
-from autoprune.spec.config import PruningConfig
+from autoprune.spec.config import Precision, PruningConfig
 from autoprune.spec.findings import Prediction, PredictorRecord
 from autoprune.spec.record import LatencyRecord, TrialRecord
 from autoprune.spec.survey import Survey
@@ -29,32 +29,39 @@ class Forecast:
         survey: What was measured before the first trial.
 
     Attributes:
-        predictor: What predicts; None where latency is modelled or costs do not follow from counts.
+        predictors: What predicts, in each precision; empty where latency is modelled or costs do not follow from
+            counts.
     """
 
     def __init__(self, runner: TrialRunner, survey: Survey) -> None:
         self._runner = runner
         self._surveyed = len(survey.samples)
-        self._not_known: Counter[str] = Counter()
-        device = runner.costs.device
-        measured = not runner.modelled_because and device is not None
-        self.predictor = LatencyPredictor(device) if measured and device is not None else None
-        if self.predictor is not None and survey.samples:
-            kept = np.array([sample.kept for sample in survey.samples], np.int64)
-            nothing = np.full((len(kept), len(runner.graph.layers)), DENSE, np.int64)
-            self.predictor.learn(
-                Candidates(kept, nothing, nothing),
-                [sample.ratio for sample in survey.samples],
-                [sample.spread for sample in survey.samples],
-            )
+        self._not_known = 0
+        devices = {} if runner.modelled_because else runner.costs.devices
+        self.predictors: dict[Precision, LatencyPredictor] = {
+            precision: LatencyPredictor(device, None if precision == "fp32" else devices["fp32"])
+            for precision, device in devices.items()
+        }
+        for precision, predictor in self.predictors.items():
+            samples = [sample for sample in survey.samples if sample.precision == precision]
+            if samples:
+                kept = np.array([sample.kept for sample in samples], np.int64)
+                nothing = np.full((len(kept), len(runner.graph.layers)), DENSE, np.int64)
+                predictor.learn(
+                    Candidates(kept, nothing, nothing),
+                    [sample.ratio for sample in samples],
+                    [sample.spread for sample in samples],
+                    np.stack([devices[precision].model.without(sample.gone) for sample in samples]),
+                )
 
     def foretold(self, record: TrialRecord, dense: TrialRecord) -> TrialRecord:
         """Return a record with its predicted latency, whole and layer by layer, where it can be predicted."""
-        candidates = self._candidates(record)
-        if self.predictor is None or candidates is None or dense.latency is None or not self.predictor.measurements:
+        candidates, predictor = self._candidates(record), self._predictor(record)
+        if predictor is None or candidates is None or dense.latency is None or not predictor.measurements:
             return record
-        ms = dense.latency.ms
-        told, parts = self.predictor.predict(candidates), self.predictor.by_layer(candidates)[0]
+        ms, present = dense.latency.ms, self._present(record)
+        told = predictor.predict(candidates, present=present)
+        parts = predictor.by_layer(candidates, present)[0]
         layers = {
             name: record.layers[name].model_copy(update={"predicted_ms": ms * float(part)})
             for name, part in zip(self._runner.graph.layers, parts, strict=True)
@@ -64,48 +71,60 @@ class Forecast:
             ms=ms * float(told.ratio[0]),
             low_ms=ms * float(told.low[0]),
             high_ms=ms * float(told.high[0]),
-            source=f"regression on {self.predictor.measurements} measured networks",
+            source=f"regression on {predictor.measurements} measured networks",
         )
         return record.model_copy(update={"prediction": prediction, "layers": {**record.layers, **layers}})
 
     def learn(self, *records: TrialRecord) -> None:
-        """Take measured trials in; those whose costs only scores tell are left out."""
-        measured = [r for r in records if r.latency is not None and r.latency.pairs and r.origin != "dense"]
-        seen = []
-        for record in measured:
+        """Take measured trials in; those whose costs do not follow from counts are left out."""
+        seen: dict[Precision, list[tuple[Candidates, LatencyRecord, NDArray[np.bool_]]]] = {}
+        for record in records:
+            if record.latency is None or not record.latency.pairs or record.origin == "dense" or record.config is None:
+                continue
             candidates = self._candidates(record)
-            if candidates is not None and record.latency is not None:
-                seen.append((candidates, record.latency))
-            elif record.config is not None:
-                self._not_known[_why_not(record.config)] += 1
-        if self.predictor is not None and seen:
-            self.predictor.learn(
-                joined([candidates for candidates, _ in seen]),
-                [latency.ratio for _, latency in seen],
-                [_spread(latency) for _, latency in seen],
-            )
+            if candidates is None:
+                self._not_known += 1
+            else:
+                row = (candidates, record.latency, self._present(record))
+                seen.setdefault(record.config.precision, []).append(row)
+        for precision, rows in seen.items():
+            if precision in self.predictors:
+                self.predictors[precision].learn(
+                    joined([candidates for candidates, _, _ in rows]),
+                    [latency.ratio for _, latency, _ in rows],
+                    [_spread(latency) for _, latency, _ in rows],
+                    np.concatenate([present for _, _, present in rows]),
+                )
 
     def record(self) -> PredictorRecord | None:
         """Return how well it predicts what was left out; None while there is too little to say so."""
-        quality = self.predictor.quality() if self.predictor is not None else None
+        quality = quality_of(list(self.predictors.values())) if self.predictors else None
         if quality is None:
             return None
         trials = quality.measurements - self._surveyed
-        left = ", ".join(f"{count} {why}" for why, count in sorted(self._not_known.items()))
         basis = f"{self._surveyed} random networks of the space, measured before the first trial"
         return PredictorRecord(
             basis=basis
             + f", and {trials} trial{'s' * (trials > 1)}" * (trials > 0)
-            + f"; not predicted: {left}" * bool(left),
+            + f"; not predicted: {self._not_known} whose costs do not follow from counts" * bool(self._not_known),
             measurements=quality.measurements,
             mean_error=quality.mean_error,
             within_10=quality.within_10,
             spearman=quality.spearman,
         )
 
+    def _predictor(self, record: TrialRecord) -> LatencyPredictor | None:
+        return None if record.config is None else self.predictors.get(record.config.precision)
+
+    def _present(self, record: TrialRecord) -> NDArray[np.bool_]:
+        """Return which operators a trial's network runs, shape (1, ops)."""
+        model = self._runner.costs.model
+        assert model is not None
+        return model.without(_gone_blocks(self._runner.graph, record))[None]
+
     def _candidates(self, record: TrialRecord) -> Candidates | None:
         model, config = self._runner.costs.model, record.config
-        if config is None or model is None or config.precision != "fp32":
+        if config is None or model is None:
             return None
         try:
             return model.asked.configs([config])
@@ -114,32 +133,37 @@ class Forecast:
 
 
 def _as_recorded(model: CostModel, config: PruningConfig, record: TrialRecord) -> Candidates | None:
-    """Return what a config with thresholds made of the model, told by its record; None where that does not tell all."""
-    choices = list(config.choices())
-    if any(choice.granularity == DEPTH for _, choice in choices) or not set(model.groups) <= set(record.layers):
+    """Return what thresholds and removed blocks made of the model, told by its record; None where that tells not all.
+
+    A layer that is gone counts as one unit; who asks leaves it out.
+    """
+    if not set(model.groups) <= set(record.layers):
         return None
+    choices = [(name, choice) for name, choice in config.choices() if choice.granularity != DEPTH]
+    gone = {name for name, layer in record.layers.items() if not layer.channels and layer.dense_channels}
     of_groups = [record.layers[name] for name in model.groups]
     share = np.array([layer.channels / max(layer.dense_channels, 1) for layer in of_groups])
     kept = np.maximum(np.rint(model.blueprint.units * share), 1).astype(np.int64)[None]
     pattern, sparsity = np.full((1, len(model.layers)), DENSE, np.int64), np.zeros((1, len(model.layers)))
     patterns: dict[str, int] = {}
     for name, choice in choices:
-        if name in record.layers and not granularity(choice.granularity).removed:
+        if name in record.layers and name not in gone and not granularity(choice.granularity).removed:
             column = model.layers.index(name)
             pattern[0, column] = patterns.setdefault(choice.granularity, len(patterns))
             sparsity[0, column] = record.layers[name].weight_sparsity
     made = model.asked.fractions(kept, pattern, sparsity, list(patterns))
-    known = [record.layers[name].channels if name in record.layers else -1 for name in model.layers]
-    return made if model.counts(made).layer_channels[0].tolist() == known else None
+    found = dict(zip(model.layers, model.counts(made).layer_channels[0].tolist(), strict=True))
+    told = all(name in record.layers and record.layers[name].channels == found[name] for name in set(found) - gone)
+    return made if told else None
 
 
-def _why_not(config: PruningConfig) -> str:
-    """Say why the latency of a config is not predicted; a predictor knows counts of the dense model's kernels."""
-    if config.precision != "fp32":
-        return f"in {config.precision} (other kernels than those that were measured)"
-    if any(choice.granularity == DEPTH for _, choice in config.choices()):
-        return "without some blocks (their kernels are gone, and only scores tell which)"
-    return "whose costs do not follow from counts"
+def _gone_blocks(graph: ModelGraph, record: TrialRecord) -> tuple[str, ...]:
+    """Return the residual blocks that a trial's network lacks: none of their layers has a channel left."""
+    if record.config is None or all(choice.granularity != DEPTH for _, choice in record.config.choices()):
+        return ()
+    blocks = [block for stage in graph.stages.values() for block in stage.blocks]
+    lacks = {name for name, layer in record.layers.items() if not layer.channels and layer.dense_channels}
+    return tuple(block.name for block in blocks if lacks.issuperset(block.layers))
 
 
 def _spread(latency: LatencyRecord) -> float:

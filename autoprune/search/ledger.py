@@ -135,7 +135,7 @@ class Ledger:
             about.dense_score,
             limits,
             dense.values,
-            self._forecast.predictor,
+            self._forecast.predictors,
             None if self._table is None else self._table.arrays(self._proposals),
             prior_of(self._study),
         )

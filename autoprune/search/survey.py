@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from autoprune.errors import AutopruneError, MeterError
-from autoprune.pruning.granularity import DEPTH, granularity
+from autoprune.pruning.granularity import granularity
 from autoprune.search.errands import Hands, OwnHands
 from autoprune.search.forecast import Forecast
 from autoprune.search.narrowing import Narrowed, narrow
 from autoprune.search.proposals import AUTO, NONE, PRECISION, Proposals
-from autoprune.spec.config import PruningConfig
+from autoprune.spec.config import Precision, PruningConfig
 from autoprune.spec.profile import DeviceSummary, read_profile
 from autoprune.spec.study import StudySpec
 from autoprune.spec.survey import Survey
-from autoprune.trial.runner import TrialRunner
+from autoprune.trial.runner import TrialRunner, runs_int8
 from autoprune.trial.survey import Surveyor, masks_only
 
 _PER_TRIAL_S = 0.2
@@ -158,8 +158,10 @@ def _survey(runner: TrialRunner, proposals: Proposals, seconds: float) -> tuple[
             survey = survey.model_copy(update={"payoffs": surveyor.payoffs(slow)})
         if any(knob.round_to == AUTO for knob in proposals.knobs):
             survey = survey.model_copy(update={"staircases": surveyor.staircases(slow)})
-        if "fp32" in proposals.precisions:
-            draws = random_configs(narrow(proposals, survey, runner.spec).proposals, runner.spec.search.seed)
+        precisions = [each for each in proposals.precisions if each == "fp32" or runs_int8(runner.spec.latency)]
+        if precisions:
+            narrowed = narrow(proposals, survey, runner.spec).proposals
+            draws = random_configs(narrowed, runner.spec.search.seed, precisions)
             least = 0 if runner.spec.latency.survey_s is not None else _LEAST_SAMPLES
             found = surveyor.samples(draws, started + seconds, least, started + _LONGEST * seconds)
             survey = survey.model_copy(update={"samples": found})
@@ -168,21 +170,30 @@ def _survey(runner: TrialRunner, proposals: Proposals, seconds: float) -> tuple[
     return survey.model_copy(update={"seconds": time.perf_counter() - started}), lacking
 
 
-def random_configs(proposals: Proposals, seed: int) -> Iterator[PruningConfig]:
-    """Yield networks of a space, without patterns and removed blocks: they change no time, or no count tells it.
+def random_configs(
+    proposals: Proposals, seed: int, precisions: Sequence[Precision] = ("fp32",)
+) -> Iterator[PruningConfig]:
+    """Yield networks of a space, without patterns: they change no time.
 
-    In turns each group at random, all about alike, and only some: a regression learns groups and their sum.
+    In turns each group at random, all about alike, and only some: a regression learns groups and their sum. In turns
+    each precision, three networks at a time. Every second network may lose residual blocks.
     """
     random = np.random.default_rng(seed)
     methods = {
-        knob.name: [m for m in knob.methods if m != NONE and _cuts(m.partition("/")[0])] for knob in proposals.knobs
+        knob.name: [m for m in knob.methods if m != NONE and granularity(m.partition("/")[0]).removed]
+        for knob in proposals.knobs
     }
     for number in range(100_000):
         level, some = random.uniform(0, 0.85), random.uniform(0.1, 0.9)
-        params: dict[str, Any] = {PRECISION: "fp32"}
+        params: dict[str, Any] = {PRECISION: precisions[number // 3 % len(precisions)]}
         for knob in proposals.knobs:
             params |= knob.uniform(0.0)
             if not methods[knob.name] or (number % 3 == 2 and random.random() > some):
+                continue
+            if knob.stage is not None:
+                if number % 2:
+                    sparsity = knob.sparsities[int(random.uniform() * len(knob.sparsities))]
+                    params |= {f"{knob.name}|method": methods[knob.name][0], f"{knob.name}|sparsity": sparsity}
                 continue
             wanted = level + random.normal(0, 0.2) if number % 3 == 1 else random.uniform(0, 1)
             if number % 3 == 1:
@@ -191,7 +202,3 @@ def random_configs(proposals: Proposals, seed: int) -> Iterator[PruningConfig]:
                 sparsity = knob.sparsities[int(wanted * len(knob.sparsities))]
             params |= {f"{knob.name}|method": methods[knob.name][0], f"{knob.name}|sparsity": sparsity}
         yield proposals.config(params)
-
-
-def _cuts(key: str) -> bool:
-    return granularity(key).removed and key != DEPTH

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from autoprune.spec.config import Precision
 from autoprune.spec.document import Document
 from autoprune.spec.findings import Finite
 from autoprune.spec.profile import DeviceSummary, Payoff, Staircase
@@ -18,13 +19,17 @@ class LatencySample(Document):
 
     Attributes:
         kept: Units that each group keeps, in the order of the graph.
-        ratio: To dense, paired.
+        ratio: To dense in fp32, paired.
         spread: Relative standard deviation of the ratio.
+        precision: What it was measured in.
+        gone: Residual blocks that it lacks.
     """
 
     kept: tuple[int, ...]
     ratio: Positive
     spread: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    precision: Precision = "fp32"
+    gone: tuple[str, ...] = ()
 
 
 class Survey(Document):

@@ -74,6 +74,7 @@ def quantized(
     calibration: CalibrationMethod = "minmax",
     samples: int = SAMPLES,
     threads: int = 1,
+    most_difference: float | None = None,
 ) -> Int8Network:
     """Quantise a network and compare it with what it was.
 
@@ -83,6 +84,7 @@ def quantized(
         calibration: How they are found: extremes, least entropy lost, or the 99.999th percentile.
         samples: Samples of the batches that are used.
         threads: Of one operator, where the files are run.
+        most_difference: Of int8 from float32 outputs, over the largest output; None: :data:`MAX_DIFFERENCE`.
 
     Raises:
         ConfigError: There is no calibration data.
@@ -107,9 +109,10 @@ def quantized(
         raise ExportError(
             f"ONNX Runtime cannot quantise the model ({one_line(error)}); export it in float32"
         ) from error
-    if not difference <= MAX_DIFFERENCE:
+    limit = MAX_DIFFERENCE if most_difference is None else most_difference
+    if not difference <= limit:
         raise ExportError(
-            f"the int8 outputs differ by {difference:.0%} of the largest one, and {MAX_DIFFERENCE:.0%} is the limit; "
+            f"the int8 outputs differ by {difference:.0%} of the largest one, and {limit:.0%} is the limit; "
             "calibrate on more samples or with another method, or export in float32"
         )
     return Int8Network(module, float_module, reader.seen, difference)

@@ -12,6 +12,9 @@ from autoprune.graph.export import need_onnx
 from autoprune.spec.config import Precision
 from autoprune.trial.task import Calibration
 
+_FOR_TIME = 8
+"""Calibration samples of a file that is only timed."""
+
 
 @dataclass(frozen=True)
 class Shipped:
@@ -44,6 +47,20 @@ def shipped(network: nn.Module, precision: Precision, data: Calibration) -> Ship
 
     made = quantized(network, data)
     return Shipped(made.module.eval(), f"int8 calibrated on {made.samples} samples")
+
+
+def timed_as(network: nn.Module, precision: Precision, data: Calibration) -> nn.Module:
+    """Return a network that takes the time of the shipped one, whatever it computes: ranges come from few samples.
+
+    Raises:
+        TraceError: The network cannot be exported.
+        ExportError: ONNX Runtime cannot quantise or run it.
+    """
+    if precision == "fp32":
+        return network
+    from autoprune.trial.int8 import quantized
+
+    return quantized(network, data, samples=_FOR_TIME, most_difference=float("inf")).module.eval()
 
 
 def check_precisions(precisions: Sequence[Precision], data: Calibration) -> None:

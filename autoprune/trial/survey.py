@@ -8,7 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from autoprune.cost.meters import rebatch
 from autoprune.cost.meters.protocol import RUNTIMES
 from autoprune.cost.workload import workload_of
+from autoprune.errors import ExportError
 from autoprune.pruning.granularity import granularity
+from autoprune.pruning.plan import make_plan
+from autoprune.pruning.surgery import prune
 from autoprune.spec.config import PruningConfig
 from autoprune.spec.profile import DeviceSummary, Payoff, Staircase
 from autoprune.spec.survey import LatencySample
@@ -16,8 +19,8 @@ from autoprune.trial.profile.alone import AloneMeter
 from autoprune.trial.profile.bottlenecks import bottlenecks
 from autoprune.trial.profile.costs import summarise_device
 from autoprune.trial.profile.payoffs import Trials
-from autoprune.trial.pruned import pruned_model
 from autoprune.trial.runner import TrialRunner
+from autoprune.trial.shipped import timed_as
 
 MOST_SAMPLES = 200
 """Random networks that a predictor learns from before the first trial."""
@@ -99,7 +102,8 @@ class Surveyor:
     ) -> tuple[LatencySample, ...]:
         """Measure networks against the dense one until the clock (``time.perf_counter``) says ``until``.
 
-        None on a device that is modelled, and none where costs do not follow from counts.
+        None on a device that is modelled, and none where costs do not follow from counts. A network that cannot be
+        made int8 is left out.
 
         Args:
             configs: What to measure, in order.
@@ -111,20 +115,28 @@ class Surveyor:
         Raises:
             MeterError: The runtime gave no usable number.
         """
-        runner, found = self._runner, dict[tuple[int, ...], LatencySample]()
+        runner, found = self._runner, dict[tuple[object, ...], LatencySample]()
         if runner.meter is None or runner.costs.model is None:
             return ()
         meter = RUNTIMES.get(self._spec.runtime)(self._spec)
         for config in configs:
             if time.perf_counter() >= (latest if len(found) < least else until) or len(found) >= MOST_SAMPLES:
                 break
-            kept = tuple(runner.costs.model.asked.configs([config]).kept[0].tolist())
-            if kept in found:
+            plan = make_plan(config, runner.graph, runner.book)
+            kept = tuple(runner.costs.model.asked.plan(plan).kept[0].tolist())
+            gone = tuple(sorted(plan.skipped))
+            key = (config.precision, kept, gone)
+            if key in found:
                 continue
-            pruned = pruned_model(runner.model, runner.graph, runner.book, config)
-            paired = meter.measure_pair(runner.model, pruned.model, self._inputs)
+            try:
+                network = timed_as(prune(runner.model, plan).eval(), config.precision, runner.data)
+            except ExportError:
+                continue
+            paired = meter.measure_pair(runner.model, network, self._inputs)
             spread = (paired.high - paired.low) / 2 / _Z / paired.ratio
-            found[kept] = LatencySample(kept=kept, ratio=paired.ratio, spread=spread)
+            found[key] = LatencySample(
+                kept=kept, ratio=paired.ratio, spread=spread, precision=config.precision, gone=gone
+            )
             told(len(found))
         return tuple(found.values())
 

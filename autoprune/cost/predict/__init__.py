@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from autoprune.cost.predict.predictor import LatencyPredictor, Predicted
+from autoprune.cost.predict.predictor import LatencyPredictor, Predicted, quality_of
 
-__all__ = ["LatencyPredictor", "Predicted"]
+__all__ = ["LatencyPredictor", "Predicted", "quality_of"]

@@ -57,14 +57,15 @@ class KernelFeatures:
             np.int64,
         )
 
-    def columns(self, table: OpTable, macs: Floats) -> Floats:
+    def columns(self, table: OpTable, macs: Floats, present: NDArray[np.bool_]) -> Floats:
         """Return the columns of every network in ``table``, shape (n, columns).
 
         Args:
             table: Networks that run the dense one's operators.
             macs: Multiply-adds that the device executes, shape (n, ops): fewer where it skips zeros.
+            present: Which operators run, shape (n or 1, ops): not those of residual blocks that are gone.
         """
-        parts = [amount @ classes for amount, _, classes in self._amounts(table, macs)]
+        parts = [(amount * present[:, at]) @ classes for amount, at, classes in self._amounts(table, macs)]
         return np.concatenate(parts, axis=1) if parts else np.zeros((len(macs), 0))
 
     def by_op(self, table: OpTable, macs: Floats, weights: Floats) -> Floats:

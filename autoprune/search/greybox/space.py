@@ -243,16 +243,16 @@ class PredictedLatency:
     """Latency as it was learned on the device, in the place of the roofline's.
 
     Attributes:
-        predictor: Ratios to dense.
+        predictors: Ratios to dense in float32, of networks in each precision.
         dense_s: Latency of the dense model.
     """
 
-    predictor: LatencyPredictor
+    predictors: Mapping[Precision, LatencyPredictor]
     dense_s: float
 
-    def seconds(self, candidates: Candidates, cost: DeviceCost) -> Floats:
-        """Return seconds of one run, shape (n,)."""
-        return self.predictor.predict(candidates, cost).ratio * self.dense_s
+    def seconds(self, precision: Precision, candidates: Candidates, cost: DeviceCost) -> Floats:
+        """Return seconds of one run in a precision, shape (n,)."""
+        return self.predictors[precision].predict(candidates, cost).ratio * self.dense_s
 
 
 def _metrics(
@@ -262,7 +262,7 @@ def _metrics(
     values = {name: np.asarray(getattr(counts, name), float) for name in COMPUTED if hasattr(counts, name)}
     if any(name not in values for name in names):
         cost = device.costs(candidates)
-        seconds = cost.latency_s if predicted is None else predicted.seconds(candidates, cost)
+        seconds = cost.latency_s if predicted is None else predicted.seconds(device.model.precision, candidates, cost)
         values |= {
             "dram_bytes": cost.dram_bytes,
             "llc_bytes": cost.llc_bytes,
@@ -328,7 +328,7 @@ def space_knowledge(
     score: float,
     limits: Sequence[Limit],
     dense: Mapping[str, float],
-    predictor: LatencyPredictor | None = None,
+    predictors: Mapping[Precision, LatencyPredictor] | None = None,
     table: Mapping[str, Floats] | None = None,
     prior: Prior | None = None,
 ) -> SpaceKnowledge | None:
@@ -342,7 +342,7 @@ def space_knowledge(
         score: Of the dense model.
         limits: Of the study.
         dense: Metrics of the dense model.
-        predictor: What predicts latency; None, or in a space of several precisions: the models do.
+        predictors: What predicts latency in each precision; None, or none of one: the models do.
         table: As in :class:`SpaceKnowledge`.
         prior: As there.
     """
@@ -354,8 +354,8 @@ def space_knowledge(
         if limit.metric in COMPUTED and dense[limit.metric] > 0
     }
     predicted = None
-    if predictor is not None and proposals.precisions == ("fp32",):
-        predicted = PredictedLatency(predictor, dense["latency_ms"] * 1e-3)
+    if predictors and set(proposals.precisions) <= set(predictors):
+        predicted = PredictedLatency(predictors, dense["latency_ms"] * 1e-3)
     return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, table, predicted, prior)
 
 
