@@ -35,7 +35,7 @@ check: install
 	$(BIN)/lint-imports --no-logo
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 format: install
 	$(BIN)/ruff format .

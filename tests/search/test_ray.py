@@ -21,12 +21,8 @@ from autoprune.spec.study import StudySpec
 from autoprune.trial.task import load_task
 
 pytest.importorskip("ray")
-# Ray leaves sockets of its own open; they are collected before this module ends. The group asks xdist for one worker.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+# Ray leaves sockets of its own open; they are collected before this module ends.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent

@@ -23,12 +23,8 @@ from autoprune.trial.runner import TrialRunner
 from autoprune.trial.task import load_task
 
 ray = pytest.importorskip("ray")
-# Ray leaves sockets of its own open; they are collected before this module ends. The group asks xdist for one worker.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+# Ray leaves sockets of its own open; they are collected before this module ends.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 TESTS = Path(__file__).parent.parent
 FURTHER = "raspberry-pi-4"
