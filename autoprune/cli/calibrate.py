@@ -61,7 +61,9 @@ def calibrate(device: str, output: Path | None, budget: str, layers: int, thread
     table.add_row("MACs only, fitted", f"{fit.macs_only_mape:.0%}")
     table.add_row("DRAM bytes only, fitted", f"{fit.bytes_only_mape:.0%}")
     out.print(table)
-    told = f"{len(measured.samples.seconds)} layers, median of {measured.rounds} rounds, {threads} thread(s)."
+    told = f"{len(measured.samples.seconds)} layers in {measured.rounds} rounds, {threads} thread(s)."
+    if measured.busy:
+        told += f" {measured.busy[:1].upper()}{measured.busy[1:]}."
     if fit.better_baseline:
         told += f" The fitted model is no better than {fit.better_baseline}: rank by measured latency here."
     out.print(Text(told), soft_wrap=True)

@@ -288,6 +288,7 @@ class Calibration(Document):
         one_rate_mape: Leave-one-out error of the same model with one rate and one launch for all kinds of operators.
         threads: Threads that were calibrated.
         energy: How the energies were fitted, or why they were not; absent in old profiles.
+        busy: What disturbed the machine meanwhile, in a sentence; absent where it was quiet.
     """
 
     date: str
@@ -300,6 +301,7 @@ class Calibration(Document):
     one_rate_mape: Annotated[float, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     energy: EnergyCalibration | None = None
+    busy: str | None = None
 
 
 class DeviceProfile(Document):

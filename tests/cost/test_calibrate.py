@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from autoprune.cost.calibrate import Samples, calibrate, calibrated_profile, fit_roofline
-from autoprune.cost.calibrate.fitting import model_seconds, spearman
-from autoprune.cost.calibrate.measuring import Measured, features, measure, random_layers
+from autoprune.cost.calibrate.fitting import Fit, model_seconds, spearman
+from autoprune.cost.calibrate.measuring import Measured, features, measure, random_layers, steady
 from autoprune.cost.host import detect
 from autoprune.cost.roofline import predict_latency
 from autoprune.cost.traffic import traffic_of
@@ -122,7 +122,7 @@ def test_kinds_have_rates_and_errors_of_their_own() -> None:
 
 
 def fitted() -> Measured:
-    return Measured({"float32": 4e10}, 1e10, 3e10, 1e-5, made(), rounds=9, threads=1)
+    return Measured({"float32": 4e10}, 1e10, 3e10, 1e-5, made(), repeats_s=np.ones((9, 60)), threads=1)
 
 
 def test_the_profile_predicts_what_was_fitted_and_loads_by_path(tmp_path: Path) -> None:
@@ -183,6 +183,29 @@ def test_what_cannot_be_calibrated_is_told() -> None:
         calibrate(load_device("l4"), "mine")
     with pytest.raises(MeterError, match="larger --budget"):
         measure(detect(load_device("local-cpu")), budget_s=0.0, layers=4)
+
+
+def test_the_time_of_a_layer_is_that_of_its_undisturbed_repeats_and_a_busy_machine_is_told() -> None:
+    rng = np.random.default_rng(0)
+    layers = 10 ** rng.uniform(-5, -3, 40)
+    quiet = layers * rng.normal(1, 0.01, (60, 40))
+    disturbed = quiet * np.where(rng.random((60, 40)) < 0.6, rng.uniform(1.2, 3, (60, 40)), 1)  # six repeats in ten
+    np.testing.assert_allclose(steady(disturbed), steady(quiet), rtol=0.03)
+    calm = replace(fitted(), repeats_s=quiet, waited=0.005)
+    assert calm.busy == ""
+    assert "busy:" not in calibrated_profile(detect(load_device("local-cpu")), "mine", calm, fit_of(calm)).to_yaml()
+    noisy = replace(calm, repeats_s=disturbed, waited=0.31)
+    told = calibrated_profile(detect(load_device("local-cpu")), "mine", noisy, fit_of(noisy)).calibration
+    assert told is not None
+    assert told.busy == noisy.busy
+    assert noisy.busy.startswith(
+        "the machine was busy (other processes held the core for 31% of the time, and the slow"
+    )
+    assert noisy.busy.endswith("longer than its quick ones); calibrate again when it is quiet")
+
+
+def fit_of(measured: Measured) -> Fit:
+    return fit_roofline(measured.samples, prior=[1e-5, 1e10, 8e10, 4e9], bounds=BOUNDS, ridges=[1e-8])
 
 
 def test_durations() -> None:

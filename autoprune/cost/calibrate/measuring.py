@@ -1,8 +1,9 @@
 """What is timed on this machine: microbenchmarks that isolate one term each, and random layers that need them all.
 
-Every case runs twice in each round, and what counts is the median of the second runs: a machine that gets slower
-meanwhile slows all cases alike. In a network a layer finds its input and its code near, left there by the layers
-before; a layer that runs alone among dozens of others does not, and took up to twice as long.
+Every case runs twice in each round, and what counts is a low quantile of the second runs: a machine that gets slower
+meanwhile slows all cases alike, and what other processes take makes runs longer, never shorter (``reports/calibration``
+compares it with the median, with and without load). In a network a layer finds its input and its code near, left there
+by the layers before; a layer that runs alone among dozens of others does not, and took up to twice as long.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 from torch import nn
 
 from autoprune.cost.calibrate.fitting import Samples
+from autoprune.cost.extents import Floats
+from autoprune.cost.meters.interruption import Waits
 from autoprune.cost.roofline import Roofline
 from autoprune.cost.table import table_of
 from autoprune.cost.traffic import traffic_of
@@ -27,7 +30,14 @@ from autoprune.spec.hardware import DeviceProfile, LayerKind
 _GEMM = 768
 _MIN_ROUNDS = 5
 _MAX_ROUNDS = 400
+_OVERDRAWN = 10.0
+"""Times the budget that the least rounds may take: on a busy machine they are worth it."""
 _MICRO_SHARE = 0.2
+QUANTILE = 0.2
+"""Of the repeats of a case."""
+_MOST_WAITED = 0.02
+_MOST_SPREAD = 0.25
+"""Beyond these a machine is busy: a quiet one gives the core away for less than a hundredth of the time."""
 _KINDS: tuple[LayerKind, ...] = ("conv", "conv1x1", "depthwise", "linear", "attention", "batch_norm", "elementwise")
 """Kinds of random layers, in turn."""
 
@@ -42,8 +52,9 @@ class Measured:
         resident_bytes_per_s: Copy of tensors that stay in the last-level cache.
         launch_s: One operator on one element.
         samples: The random layers.
-        rounds: Times each layer was timed.
+        repeats_s: Seconds of each layer in each round, shape (rounds, layers).
         threads: Threads of torch.
+        waited: Share of the time in which other processes held the core; 0 where the system does not tell.
     """
 
     gemm_macs_per_s: dict[str, float]
@@ -51,8 +62,32 @@ class Measured:
     resident_bytes_per_s: float
     launch_s: float
     samples: Samples
-    rounds: int
+    repeats_s: Floats
     threads: int
+    waited: float = 0.0
+
+    @property
+    def rounds(self) -> int:
+        """Times each layer was timed."""
+        return len(self.repeats_s)
+
+    @property
+    def spread(self) -> float:
+        """How much longer a layer's slow repeats took than its quick ones: 80th over 20th percentile less 1; median."""
+        slow, quick = np.quantile(self.repeats_s, [0.8, 0.2], axis=0)
+        return float(np.median(slow / quick)) - 1
+
+    @property
+    def busy(self) -> str:
+        """A sentence that says how busy the machine was meanwhile; empty where it was quiet."""
+        signs = []
+        if self.waited > _MOST_WAITED:
+            signs.append(f"other processes held the core for {self.waited:.0%} of the time")
+        if self.spread > _MOST_SPREAD:
+            signs.append(f"the slow repeats of a layer took {self.spread:.0%} longer than its quick ones")
+        if not signs:
+            return ""
+        return f"the machine was busy ({', and '.join(signs)}); calibrate again when it is quiet"
 
 
 def measure(
@@ -69,7 +104,7 @@ def measure(
         batch: Images, or rows, of a layer.
 
     Raises:
-        MeterError: The budget is too small for five rounds.
+        MeterError: Ten times the budget is too small for five rounds.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -146,12 +181,14 @@ def _measure(
     cache = profile.memory[-2].bytes.value
     micro["stream"] = _copy(int(min(4 * cache, 2**28)))
     micro["resident"] = _copy(int(cache / 8))
-    seconds, _ = _medians([run for run, _ in micro.values()], _MICRO_SHARE * budget_s)
+    waits, begun = Waits(threads), time.perf_counter()
+    seconds = steady(_repeats([run for run, _ in micro.values()], _MICRO_SHARE * budget_s))
     rates = {name: work / s for (name, (_, work)), s in zip(micro.items(), seconds, strict=True)}
-    measured, rounds = _medians([_runner(*each) for each in layers], (1 - _MICRO_SHARE) * budget_s)
+    repeats = _repeats([_runner(*each) for each in layers], (1 - _MICRO_SHARE) * budget_s)
+    waited = waits() / (time.perf_counter() - begun)
     rows = [features(*each, profile) for each in layers]
     samples = Samples(
-        seconds=np.array(measured),
+        seconds=steady(repeats),
         macs=np.array([row[0] for row in rows]),
         padded_macs=np.array([row[1] for row in rows]),
         level_bytes=np.array([row[2] for row in rows]),
@@ -163,17 +200,25 @@ def _measure(
         resident_bytes_per_s=rates["resident"],
         launch_s=1 / rates["launch"],
         samples=samples,
-        rounds=rounds,
+        repeats_s=repeats,
         threads=threads,
+        waited=waited,
     )
 
 
-def _medians(cases: list[Callable[[], Any]], budget_s: float) -> tuple[list[float], int]:
-    end = time.perf_counter() + budget_s
+def steady(repeats_s: Floats) -> Floats:
+    """Return what each case takes when nothing disturbs it, from its repeats, shape (rounds, cases)."""
+    seconds: Floats = np.quantile(repeats_s, QUANTILE, axis=0)
+    return seconds
+
+
+def _repeats(cases: list[Callable[[], Any]], budget_s: float) -> Floats:
+    begun = time.perf_counter()
+    end, latest = begun + budget_s, begun + _OVERDRAWN * budget_s
     for run in cases:  # kernels are chosen and pages are touched before anything counts
         run()
     times: list[list[float]] = []
-    while len(times) < _MAX_ROUNDS and (len(times) < 2 or time.perf_counter() < end):
+    while len(times) < _MAX_ROUNDS and time.perf_counter() < (latest if len(times) < _MIN_ROUNDS else end):
         row = []
         for run in cases:
             run()  # brings code and input near, as the layers before do in a network
@@ -186,7 +231,7 @@ def _medians(cases: list[Callable[[], Any]], budget_s: float) -> tuple[list[floa
             f"the budget of {budget_s:.3g} s was enough for {len(times)} rounds of {len(cases)} cases and "
             f"{_MIN_ROUNDS} are needed; give a larger --budget"
         )
-    return [float(x) for x in np.median(np.array(times), axis=0)], len(times)
+    return np.array(times)
 
 
 def _runner(layer: nn.Module, example: torch.Tensor) -> Callable[[], Any]:

@@ -82,7 +82,7 @@ def calibrate(
     meter = energy_meter or find_energy_meter(None, "cpu")
     share = 0.0 if meter is None else ENERGY_SHARE
     measured = measure(profile, (1 - share) * budget_s, layers, threads, seed)
-    fit = fit_roofline(measured.samples, *_prior(profile, measured))
+    fit = fit_roofline(measured.samples, *prior_of(profile, measured))
     energy = None
     if meter is not None:
         energy = fit_energy(measure_energy(profile, meter, share * budget_s, threads, seed), profile, meter.name)
@@ -146,6 +146,7 @@ def calibrated_profile(
                 one_rate_mape=fit.one_rate_mape,
                 threads=threads,
                 energy=_energy_record(energy),
+                busy=measured.busy or None,
             ),
         }
     )
@@ -179,7 +180,7 @@ def default_path(profile: DeviceProfile) -> Path:
     return Path(f"{profile.name}-calibrated.yaml")
 
 
-def _prior(profile: DeviceProfile, measured: Measured) -> tuple[list[float], list[tuple[float, float]]]:
+def prior_of(profile: DeviceProfile, measured: Measured) -> tuple[list[float], list[tuple[float, float]]]:
     """Return start and bounds of (launch, rate, bandwidths): microbenchmarks, inside or beside the profile's ranges."""
     share = measured.threads / profile.compute.cores.value
     use, peak, launch = profile.compute.utilisation, profile.peak("float32"), profile.runtime.launch_us
