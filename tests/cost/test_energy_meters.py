@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -112,6 +112,9 @@ class ReplayedNvml(ModuleType):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"board {index}"
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return {"GPU-5c1c8d6e-0000-4000-8000-00000000beef": "board 0"}[uuid]
+
     def nvmlDeviceGetName(self, handle: str) -> bytes:  # noqa: N802
         assert handle == "board 0"
         return b"NVIDIA L4"
@@ -135,6 +138,18 @@ def test_nvml_passes_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "gives no energy counter here (Not Supported)" in NvmlMeter.missing()
     monkeypatch.setattr("autoprune.cost.energy_meters.nvml.find_spec", lambda _: None)
     assert NvmlMeter.missing() == "energy meter 'nvml' needs nvidia-ml-py; pip install 'autoprune[nvml]'"
+
+
+def test_nvml_counts_the_board_that_cuda_computes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA numbers the boards that it may see, NVML all of them: they meet by UUID, which torch prints bare."""
+    library = ReplayedNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(library, "nvmlDeviceGetHandleByIndex", lambda _: pytest.fail("asked by number"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    board = SimpleNamespace(uuid="5c1c8d6e-0000-4000-8000-00000000beef")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", {1: board}.__getitem__)
+    assert NvmlMeter().name == "NVML NVIDIA L4"
 
 
 class Bench:

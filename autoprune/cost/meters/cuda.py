@@ -17,6 +17,7 @@ from autoprune.errors import MeterError, UsageError, one_line
 from autoprune.graph.trace import output_tensors
 from autoprune.spec.study import LatencySpec
 
+_NO_ROOM = "the GPU has no room for both networks of a pair; set a smaller latency.batch"
 _WARM = 3  # before a capture: libraries choose their kernels and workspaces, which cannot happen inside one
 
 
@@ -45,9 +46,17 @@ class CudaMeter(InterleavedMeter):
     def prepare(self, model: nn.Module, inputs: ModelInputs) -> Prepared:
         """Copy model and inputs to the GPU, capture a graph if this way is still open, and compare its outputs."""
         device = torch.device("cuda", torch.cuda.current_device())
-        model, inputs = on_device(model, inputs, device)
+        try:
+            model, inputs = on_device(model, inputs, device)
+            wanted = torch_outputs(model, inputs)
+        except torch.cuda.OutOfMemoryError as error:
+            raise MeterError(_NO_ROOM) from error
+        except Exception as error:  # a model raises what it likes
+            raise MeterError(
+                f"the model does not run on the GPU ({one_line(error)}); a tensor that is neither a parameter nor a "
+                "buffer stays on the CPU"
+            ) from error
         args, kwargs = inputs.args, dict(inputs.kwargs)
-        wanted = torch_outputs(model, inputs)
         once: Callable[[], Any]
         if self.way == self.ways[0]:
             once, found = _captured(model, args, kwargs)
@@ -69,7 +78,7 @@ def _captured(
     Raises:
         OtherWayError: It cannot be captured: it synchronises, or its launches depend on its data.
     """
-    graph = torch.cuda.CUDAGraph()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch's
         side.wait_stream(torch.cuda.current_stream())
@@ -77,16 +86,21 @@ def _captured(
             for _ in range(_WARM):
                 model(*args, **kwargs)
         torch.cuda.current_stream().wait_stream(side)
-        with torch.inference_mode(), torch.cuda.graph(graph):
-            outputs = model(*args, **kwargs)
-        graph.replay()
-        torch.cuda.synchronize()
-    except torch.cuda.OutOfMemoryError as error:
-        raise MeterError("the GPU has no room for both networks of a pair; set a smaller latency.batch") from error
+        # Replayed in inference mode too: tensors that a capture makes in it may not be written outside.
+        with torch.inference_mode():
+            with torch.cuda.graph(graph):
+                outputs = model(*args, **kwargs)
+            graph.replay()
+            torch.cuda.synchronize()
     except Exception as error:
+        torch.cuda.set_stream(before)  # a capture that fails leaves its own stream behind
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise MeterError(_NO_ROOM) from error
         raise OtherWayError(f"CUDA cannot capture the model ({one_line(error)})") from error
 
-    def once(held: Any = outputs) -> None:  # the graph writes into these tensors, so they live as long as it does
+    # A graph knows addresses alone: weights and inputs that nobody holds go back to the allocator, and at the next
+    # capture to the driver.
+    def once(held: Any = (model, args, kwargs, outputs)) -> None:
         graph.replay()
 
     return once, [tensor.clone() for tensor in output_tensors(outputs)]
