@@ -16,7 +16,7 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.search import storage
 from autoprune.search.about import about_study, bound_notes
@@ -82,6 +82,7 @@ class Ledger:
         self._records: dict[int, TrialRecord] = {}
         self._known: dict[str, int] = {}
         self._in_flight: dict[int, Trial] = {}
+        self._seen: list[FrozenTrial] = []
         self.warnings: tuple[str, ...] = ()
         self._record_s = 0.0
         self._climbing = Climbing(self._spec)
@@ -107,8 +108,8 @@ class Ledger:
 
     @property
     def elsewhere(self) -> int:
-        """Trials that other drivers of the study work on."""
-        return len(self._drivers.others(self._study.get_trials(deepcopy=False))) if self._drivers.shared else 0
+        """Trials that other drivers of the study worked on at the last look."""
+        return len(self._drivers.others(self._seen))
 
     @property
     def seconds(self) -> float:
@@ -152,12 +153,13 @@ class Ledger:
             Jobs of trials that had come to a rung: they are in flight again and go on from there.
         """
         self._drivers.start()
-        for trial in self._study.get_trials(deepcopy=False):
+        self._seen = self._study.get_trials(deepcopy=False)
+        for trial in self._seen:
             record = storage.record_of(trial)
             if record is not None:
                 self._remember(record)
         self._forecast.learn(*self._records.values())
-        jobs = self._take_over()
+        jobs = self._take_over(self._seen)
         self._queue.fill(self.dense is not None)
         return jobs
 
@@ -170,8 +172,7 @@ class Ledger:
         if not self._drivers.shared:
             return []
         had_dense = self.dense is not None
-        self._read_others()
-        jobs = self._take_over()
+        jobs = self._take_over(self._look())
         if self.dense is not None and not had_dense:
             self._queue.fill(self.dense is not None)
         return jobs
@@ -193,7 +194,7 @@ class Ledger:
         self._study.sampler = SAMPLERS.get(search.sampler).make(request)
         trial, config = self._ask()
         if self.dense is None and self._drivers.shared:
-            self._read_others()  # what was asked for may have been queued by who has just measured the dense model
+            self._look()  # what was asked for may have been queued by who has just measured the dense model
         origin = str(trial.user_attrs.get(storage.ORIGIN, self._spec.search.sampler))
         if self.dense is None or origin == DENSE:  # a second one repeats the first: two drivers may each have queued it
             config = self._runner.dense_config
@@ -217,9 +218,7 @@ class Ledger:
 
     def repeat(self, job: Job) -> TrialRecord | None:
         """Return the record of a job whose config is known or in flight; None for one that has to be run."""
-        rival = self._queue.rival(job.number)
-        if self._drivers.shared:
-            self._read_others()  # after the look at what runs, so that what ends in between is seen once at least
+        rival = self._queue.rival(job.number, self._look()) if self._drivers.shared else None
         known = rival if rival is not None else self._known.setdefault(job.config.signature, job.number)
         if known == job.number:
             return None
@@ -246,8 +245,7 @@ class Ledger:
 
     def _enough_without(self, number: int, but_confirmed: bool = True) -> bool:
         """Whether what is finished and what goes before one of our trials is all that was asked for."""
-        others = self._drivers.others(self._study.get_trials(deepcopy=False))
-        self._read_others()  # after the look at what runs: what ends in between is counted once at least
+        others = self._drivers.others(self._look())
         before = {n for n in self._in_flight if n != number}
         before |= {o.number for o in others if o.number < number or (but_confirmed and self._drivers.confirmed(o))}
         before -= self._records.keys()
@@ -346,18 +344,25 @@ class Ledger:
                 storage.keep_test_score(self._study, scored.errand.number, scored.value)
         return failed
 
-    def _read_others(self) -> None:
-        for trial in self._study.get_trials(deepcopy=False):
+    def _look(self) -> list[FrozenTrial]:
+        """Read the study's trials, and remember what others have finished.
+
+        One look, not two: a trial is on one side of it, running or finished with its record.
+        """
+        self._seen = self._study.get_trials(deepcopy=False)
+        for trial in self._seen:
             if trial.number not in self._records and trial.state.is_finished():
                 record = storage.record_of(trial)
                 if record is not None:
                     self._remember(record)
+        return self._seen
 
-    def _take_over(self) -> list[Job]:
+    def _take_over(self, trials: list[FrozenTrial]) -> list[Job]:
         """Finish or free the running trials that nobody works on."""
         jobs = []
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number in self._in_flight or not self._drivers.is_lost(trial):
+        for trial in trials:
+            known = trial.state != TrialState.RUNNING or trial.number in self._in_flight
+            if known or not self._drivers.is_lost(trial):
                 continue
             record = storage.record_of(trial)
             if record is not None:  # the process died after the record, before the telling

@@ -82,14 +82,15 @@ class Queue:
             with contextlib.suppress(ValueError, UpdateFinishedTrialError):
                 self._study.tell(number, state=TrialState.FAIL)
 
-    def rival(self, number: int) -> int | None:
+    def rival(self, number: int, trials: list[FrozenTrial]) -> int | None:
         """Return the trial of another driver that tries the same as one of ours at this moment.
 
         What was queued twice is the earlier trial's; of two that were drawn at the same moment both may give way.
+
+        Args:
+            number: Of our trial.
+            trials: All of the study, as they are now.
         """
-        if not self._drivers.shared:
-            return None
-        trials = self._study.get_trials(deepcopy=False)
         mine = trials[number]
         for other in self._drivers.others(trials):
             queued = _fixed(mine) and _fixed(other)

@@ -1,6 +1,7 @@
 """Two drivers on one study: each trial once, as many as asked for, and what a lost driver left is taken over."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -69,6 +70,15 @@ def test_two_drivers_share_a_study(tmp_path):
     assert run_both(both) == []
     check_whole(url, both, 24)
     assert all(study.runner.runs > 1 for study in both)
+
+
+def test_a_driver_looks_at_a_shared_storage_as_often_in_a_long_study_as_in_a_short_one(tmp_path, monkeypatch):
+    looks, seen = [], []
+    read = optuna.Study.get_trials
+    monkeypatch.setattr(optuna.Study, "get_trials", lambda *args, **kwargs: looks.append(1) or read(*args, **kwargs))
+    make(tmp_path, trials=20, storage=f"sqlite:///{tmp_path / 'shared.db'}").run(lambda _: seen.append(len(looks)))
+    each = [after - before for before, after in itertools.pairwise(seen[2:])]
+    assert set(each) == {5}, "what others did: one look; the seed: one; whether the trial is wanted: two; is new: one"
 
 
 def test_of_two_drivers_that_begin_at_once_one_measures_the_dense_model(tmp_path):

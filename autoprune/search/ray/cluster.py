@@ -200,6 +200,12 @@ def check_versions(found: Sequence[Node], patience_s: float = PATIENCE_S) -> Non
         host = asked[ref].host
         try:
             there: dict[str, str] = ray.get(ref)
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            last = next((row for row in reversed(str(error).splitlines()) if row.strip()), "no reason given")
+            raise ClusterError(
+                f"node {host} cannot make what executor.ray.runtime_env asks for ({last.strip()[:300]}); mend that, or "
+                "install the packages on the node"
+            ) from error
         except Exception as error:
             reason = one_line(getattr(error, "cause", None) or error)
             raise ClusterError(

@@ -134,7 +134,7 @@ class RayExecutor:
                 spec=self._runner.spec.model_copy(update={"storage": None}),
                 groundwork=self._runner.groundwork,
                 directory=str(request.directory.resolve()),
-                working_dir="." if options.runtime_env.working_dir else os.getcwd(),
+                working_dir="." if self._sends_folder() else os.getcwd(),
                 versions=cluster.versions_here(),
             )
         )
@@ -150,6 +150,11 @@ class RayExecutor:
         for seat in self._workers:
             seat.fill()
         self._worked = time.monotonic()
+
+    def _sends_folder(self) -> bool:
+        """Whether workers have a working directory of their own: the study's, or that of the job that this runs in."""
+        env = self._ray.get_runtime_context().runtime_env
+        return bool(self._options.runtime_env.working_dir or env.get("working_dir"))
 
     def _worker_seat(self, setup: Any, kept_free: dict[str, tuple[int, ...]]) -> Seat:
         options = self._options

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoprune.errors import ClusterError, UsageError, one_line
 from autoprune.search.ray import cluster
-from autoprune.spec.executor import OnRay, executor_key, ray_options
+from autoprune.search.ray.jobs import keep_job
+from autoprune.spec.executor import OnRay, RaySpec, RuntimeEnvSpec, executor_key, ray_options
+from autoprune.spec.job import DetachedJob
 from autoprune.spec.record import write_whole
 from autoprune.spec.study import StudySpec
 
@@ -19,20 +20,7 @@ PATIENCE_S = 20.0
 """Seconds for a job server to take a job; one that has just been started needs a few."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job that was handed over.
-
-    Attributes:
-        name: Ray's name of it ("ray job logs NAME").
-        dashboard: Address of the cluster's job server.
-    """
-
-    name: str
-    dashboard: str
-
-
-def submit(spec: StudySpec, directory: Path) -> Job:
+def submit(spec: StudySpec, directory: Path) -> DetachedJob:
     """Hand a search to the cluster.
 
     The job runs on the cluster's head with the same command, so that running it again goes on. The run directory must
@@ -48,22 +36,34 @@ def submit(spec: StudySpec, directory: Path) -> Job:
     """
     if executor_key(spec.executor) != "ray":
         raise UsageError("--detach hands the search to a Ray cluster; add --executor ray")
-    ray = cluster.import_ray()
     options = ray_options(spec.executor)
     if options.address == "local":
         raise UsageError("--detach needs a cluster that goes on; give its address with --ray-address")
-    cluster.join(options)
-    dashboard = ray.nodes() and ray._private.worker.global_worker.node.address_info.get("webui_url")
-    ray.shutdown()
-    if not dashboard:
-        raise ClusterError("the cluster runs without its dashboard, which takes jobs; start the head with it")
+    dashboard = _job_server(options)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory.resolve() / "detached.yaml"
-    here = options.model_copy(update={"address": "auto"})
+    here = options.model_copy(update={"address": "auto", "runtime_env": RuntimeEnvSpec()})  # the job has it for all
     write_whole(path, spec.model_copy(update={"executor": OnRay(ray=here)}).to_yaml())
-    command = [sys.executable, "-m", "autoprune", "search", str(path), "-o", str(directory.resolve())]
-    entry = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(command)}"
-    return Job(_submitted(str(dashboard), entry, cluster.runtime_env(options)), str(dashboard))
+    python = "python" if options.runtime_env.pip else sys.executable  # that of the environment with the packages
+    command = shlex.join([python, "-m", "autoprune", "search", str(path), "-o", str(directory.resolve())])
+    folder = f"cd {shlex.quote(str(Path.cwd()))}"
+    # Without that folder on the head, what was sent there has to do.
+    entry = f"{folder} 2>/dev/null; {command}" if options.runtime_env.working_dir else f"{folder} && {command}"
+    name = _submitted(dashboard, entry, cluster.runtime_env(options))
+    job = DetachedJob(name=name, dashboard=dashboard)
+    keep_job(job, directory)
+    return job
+
+
+def _job_server(options: RaySpec) -> str:
+    """Return the address of the cluster's job server."""
+    ray = cluster.import_ray()
+    cluster.join(options)
+    found = ray.nodes() and ray._private.worker.global_worker.node.address_info.get("webui_url")
+    ray.shutdown()
+    if not found:
+        raise ClusterError("the cluster runs without its dashboard, which takes jobs; start the head with it")
+    return str(found)
 
 
 def _submitted(dashboard: str, entry: str, runtime_env: dict[str, Any]) -> str:
