@@ -12,6 +12,7 @@ from autoprune.spec.profile import DeviceSummary, LayerCosts, Payoff, ProfileRec
 
 _NAME = 60
 WHOLE = "whole network"
+_MUCH = 0.25
 
 
 def headline(profile: ProfileRecord) -> str:
@@ -182,9 +183,9 @@ def device_table(profile: ProfileRecord) -> Table | None:
         Column("latency", note="low–high where modelled"),
         Column("which is", numeric=False),
         Column("energy", note="modelled, low–high"),
-        Column("DRAM traffic"),
+        Column("DRAM traffic", wide=True),
         Column("waits for", numeric=False, note="share of modelled time"),
-        Column("slowest", numeric=False),
+        Column("slowest", numeric=False, wide=True),
     )
     return Table("The same network on other devices, by the models: they rank, they do not promise", columns, rows)
 
@@ -200,7 +201,24 @@ def findings(profile: ProfileRecord) -> tuple[Table, ...]:
 
 
 def next_step(profile: ProfileRecord) -> str:
-    """Tell the user what to do now."""
+    """Tell the user what to do now, and how much of the network nothing of it touches."""
+    return " ".join(filter(None, (_advice(profile), out_of_reach(profile.device))))
+
+
+def out_of_reach(device: DeviceSummary) -> str:
+    """Say how much of the time lies in modules that multiply and that the space does not prune; empty where little."""
+    kept = [layer for layer in bottlenecks(device) if layer.macs and not layer.prunable]
+    share = sum(layer.ms for layer in kept) / device.latency_ms
+    if share < _MUCH:
+        return ""
+    more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+    return (
+        f"{percent(share)} of the time is in {_name(kept[0])}{more}, which this space does not prune; cuts elsewhere "
+        "shorten that at most by narrower inputs."
+    )
+
+
+def _advice(profile: ProfileRecord) -> str:
     whole = [tried for tried in profile.payoffs if tried.layer is None]
     paying = sorted((tried for tried in whole if tried.pays), key=lambda tried: tried.ratio.value)
     idle = [tried.granularity for tried in whole if not tried.pays]

@@ -277,18 +277,22 @@ class TrialRunner:
             )
         return Scored(record, costs, ready.network)
 
-    def _check_unit(self, latency: LatencyRecord, costs: Costs) -> None:
+    def check_unit(self, dense_ms: float) -> None:
         """Check that a command does not print seconds: no device is far quicker than its peak.
+
+        Args:
+            dense_ms: What it says of the dense network.
 
         Raises:
             MeterError: The dense network took less than a tenth of its multiply-adds at the device's highest rate.
         """
         fastest = max(peak.high for peak in self.profile.compute.peak_macs_per_s.values())
-        least_ms = 1e3 * costs.macs / fastest
-        if self.spec.latency.runtime == "command" and latency.pairs and latency.dense_ms < _QUICKEST * least_ms:
+        macs = self._dense_costs.macs
+        least_ms = 1e3 * macs / fastest
+        if self.spec.latency.runtime == "command" and dense_ms < _QUICKEST * least_ms:
             raise MeterError(
-                f"the command says that the dense network takes {latency.dense_ms:.3g} ms, and {self.profile.name} "
-                f"needs {least_ms:.3g} ms for its {costs.macs:,.0f} multiply-adds at its peak; let the command print "
+                f"the command says that the dense network takes {dense_ms:.3g} ms, and {self.profile.name} "
+                f"needs {least_ms:.3g} ms for its {macs:,.0f} multiply-adds at its peak; let the command print "
                 "milliseconds, not seconds, or name the right device"
             )
 
@@ -329,8 +333,8 @@ class TrialRunner:
             MeterError: A command measured the dense model in a time that the device cannot reach.
         """
         known, costs = scored.record, scored.costs
-        if dense is None:
-            self._check_unit(latency, costs)
+        if dense is None and latency.pairs:
+            self.check_unit(latency.dense_ms)
         energy = self._energy(costs, latency, dense).model_copy(update={"measured": latency.energy})
         latency = latency.model_copy(update={"energy": None})
         values = known.values | {"latency_ms": latency.ms, "energy_mj": energy.mj}

@@ -272,6 +272,13 @@ def test_without_a_gpu_cuda_says_so_and_a_gpu_profile_is_modelled(monkeypatch: p
         CudaMeter(LatencySpec(affinity=(0,)))
 
 
+def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert isinstance(choose_meter(LatencySpec(threads=2), load_device("local-cpu")).meter, TorchMeter)
+    with pytest.raises(UsageError, match=r"latency.threads is 3 and this machine has 2 cores, .* set at most 2"):
+        choose_meter(LatencySpec(threads=3), load_device("local-cpu"))
+
+
 def test_a_device_refuses_runtimes_that_do_not_measure_it() -> None:
     with pytest.raises(
         UsageError, match="'local-cpu' is measured by torch, torch_compile, onnxruntime, not by runtime"

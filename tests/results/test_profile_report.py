@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from rich.console import Console
 
 from autoprune.errors import RunDirectoryError, SpecError
 from autoprune.results.profile_report import render_profile_html, render_profile_markdown, write_profile
@@ -13,10 +14,12 @@ from autoprune.results.profile_tables import (
     headline,
     layer_table,
     next_step,
+    out_of_reach,
     payoff_table,
     staircase_table,
     verdict,
 )
+from autoprune.results.table import to_rich
 from autoprune.spec.profile import (
     DeviceSummary,
     LayerCosts,
@@ -117,6 +120,29 @@ def test_the_next_step_where_nothing_pays(profile):
     idle = profile.model_copy(update={"payoffs": profile.payoffs[1:]})
     assert "nothing in the space 'channels' makes this network faster here (2:4)" in next_step(idle)
     assert "nothing" not in next_step(profile)
+
+
+def test_time_that_the_space_does_not_reach_is_told(profile):
+    assert out_of_reach(profile.device) == ""
+    known = [
+        layer("gru", 6.0, share=0.6, type_name="GRU", prunable=False),
+        layer("lstm", 1.0, share=0.1, type_name="LSTM", prunable=False),
+        layer("norm", 2.0, share=0.2, macs=0.0, prunable=False),  # smaller where channels before it go
+        layer("fc", 1.0, share=0.1),
+    ]
+    speech = profile.model_copy(update={"device": device(known, rest_ms=0.0)})
+    assert next_step(speech).endswith(
+        ". 70 % of the time is in gru and 1 more, which this space does not prune; cuts elsewhere shorten that at most "
+        "by narrower inputs."
+    )
+
+
+def test_a_narrow_terminal_loses_columns_and_no_digits(profile):
+    console = Console(width=80, record=True)
+    others = (device(profile.device.layers, device="jetson-agx-orin", latency_ms=1234.5),)
+    console.print(to_rich(device_table(profile.model_copy(update={"others": others})), 80))
+    line = next(line for line in console.export_text().splitlines() if "jetson" in line)
+    assert re.match(r"\s*jetson-agx-orin +1[,.]?23\d*[^ ]* m?s +measured +5\.00 mJ ", line)
 
 
 def test_a_ratio_too_wide_to_tell_is_not_said_to_gain_nothing(profile):

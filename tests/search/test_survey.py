@@ -223,11 +223,15 @@ def test_a_command_that_prints_seconds_is_told_so(tmp_path):
     def run(ms):
         command = {"run": f"{sys.executable} -S -c 'print({ms})' {{model}}", "export": "safetensors", "retries": 0}
         latency = {"runtime": "command", "half_width": 0.9, "budget_s": 0.01, "command": command}
-        return study(tmp_path, latency=latency).runner.run_dense(0)
+        return study(tmp_path, latency=latency)
 
-    assert run(0.5).latency.ms == pytest.approx(0.5)
-    with pytest.raises(MeterError, match=r"takes 1e-09 ms, and local-cpu needs .* let the command print milliseconds"):
-        run(1e-9)
+    assert run(0.5).runner.run_dense(0).latency.ms == pytest.approx(0.5)
+    seconds = run(1e-9)
+    told = r"takes 1e-09 ms, and local-cpu needs .* let the command print milliseconds"
+    with pytest.raises(MeterError, match=told):
+        seconds.runner.run_dense(0)
+    with pytest.raises(MeterError, match=told):
+        profile_study(task(), seconds.spec)
 
 
 def test_modules_that_a_profile_of_this_study_measured_are_not_modelled(tmp_path):

@@ -9,11 +9,12 @@ from autoprune.cost.meters import ModelInputs
 from autoprune.cost.workload import workload_of
 from autoprune.errors import UnknownNameError
 from autoprune.spec.profile import Ratio
-from autoprune.spec.study import LatencySpec, StudySpec
+from autoprune.spec.study import LatencySpec, StudySpec, resolve_study
 from autoprune.trial.profile.alone import AloneMeter, modules_alone, record_inputs, signature
 from autoprune.trial.profile.costs import measure_shares
-from autoprune.trial.profile.payoffs import find_steps
+from autoprune.trial.profile.payoffs import Trials, find_steps
 from autoprune.trial.profile.run import profile_study
+from autoprune.trial.runner import TrialRunner
 
 QUICK = LatencySpec(half_width=0.9, budget_s=0.02)
 
@@ -125,6 +126,24 @@ def test_a_measured_profile_has_shares_that_do_not_exceed_the_whole():
     assert len(left) >= 2
     assert left == {layer: quarters[layer] for layer in left}
     assert profile.staircases[0].points[0].ratio.value == 1
+
+
+def test_a_gain_of_zeros_that_nothing_exploits_is_measured_twice(monkeypatch):
+    """On a busy machine one measurement in many shows a gain that is none."""
+    told = iter([0.8, 1.01, 0.97, 0.9])
+
+    def measured(self, layer, pruned):
+        value = next(told)
+        return Ratio(value=value, low=0.99 * value, high=1.01 * value), True, True
+
+    monkeypatch.setattr(Trials, "_ratio", measured)
+    spec = resolve_study(StudySpec(task="small_task:task", space="channels-2of4", latency=QUICK))
+    runner = TrialRunner(task(), spec)
+    trials = Trials(runner, ModelInputs(runner.task.args), AloneMeter(QUICK))
+    assert trials._try(None, "2:4", {"outer": 0.5}).ratio.value == 1.01
+    kept = trials._try(None, "2:4", {"outer": 0.5})
+    assert (kept.ratio.value, kept.pays) == (0.97, True)
+    assert list(told) == []
 
 
 def test_an_unknown_further_device_is_told_before_anything_runs():

@@ -228,7 +228,7 @@ def _repeats(cases: list[Callable[[], Any]], budget_s: float) -> Floats:
         times.append(row)
     if len(times) < _MIN_ROUNDS:
         raise MeterError(
-            f"the budget of {budget_s:.3g} s was enough for {len(times)} rounds of {len(cases)} cases and "
+            f"a share of {budget_s:.3g} s of the budget was enough for {len(times)} rounds of {len(cases)} cases, and "
             f"{_MIN_ROUNDS} are needed; give a larger --budget"
         )
     return np.array(times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,12 @@ def meter_here(spec: LatencySpec, profile: DeviceProfile) -> Meter:
     """
     meter = RUNTIMES.get(spec.runtime)(spec)
     if isinstance(meter, InterleavedMeter):
+        cores = os.cpu_count() or spec.threads
+        if spec.threads > cores:
+            raise UsageError(
+                f"latency.threads is {spec.threads} and this machine has {cores} cores, so threads would wait for one "
+                f"another; set at most {cores}"
+            )
         meter.energy = find_energy_meter(spec.energy_meter, "gpu" if profile.gpu else "cpu")
     elif spec.energy_meter not in (None, "none"):
         raise UsageError(

@@ -50,6 +50,8 @@ def profile_study(task: Task, spec: StudySpec, devices: Sequence[str] = (), stud
     notes = [graph.untraced] if graph.untraced else []
     meter = AloneMeter(spec.latency) if runner.meter is not None else None
     measured = measure_shares(model, inputs, workload, meter) if meter is not None else None
+    if measured is not None:
+        runner.check_unit(measured.latency_ms)
     if measured is not None and measured.skipped:
         notes.append(f"not measured alone, so part of the rest: {', '.join(measured.skipped)}")
     runtime = spec.latency.runtime
