@@ -67,6 +67,7 @@ def search(
 
     for place in places:
         parsed_place(place)
+    _check_executor(spec)
     if detach:
         if places:
             raise UsageError("--log is told by the process that searches, which --detach leaves; give one of the two")
@@ -83,6 +84,15 @@ def search(
     logs.catch_up(records.trials)
     logs.close(records)
     _tell_front(records, directory)
+
+
+def _check_executor(spec: StudySpec) -> None:
+    from autoprune.search.executors import EXECUTORS
+    from autoprune.spec.executor import LOCAL, executor_key
+
+    key = executor_key(spec.executor)
+    if key != LOCAL:
+        EXECUTORS.get(key).check(spec)
 
 
 def _prepared(spec: StudySpec, directory: Path) -> Study:

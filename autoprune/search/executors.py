@@ -14,7 +14,9 @@ from typing import Protocol
 from autoprune.registry import Registry
 from autoprune.search.errands import Errand, Performed, T
 from autoprune.spec.config import PruningConfig
+from autoprune.spec.executor import ray_options
 from autoprune.spec.record import TrialRecord
+from autoprune.spec.study import StudySpec
 from autoprune.trial.runner import TrialRunner
 
 
@@ -107,11 +109,13 @@ class ExecutorEntry:
         open: Starts it, or says in a sentence why it cannot.
         summary: One line for people.
         measures: Whether it measures latency itself, on a device that need not be here.
+        check: Says in a sentence why it cannot be opened for a study, before the task is loaded, which may take long.
     """
 
     open: Callable[[ExecutorRequest], Executor]
     summary: str
     measures: bool = False
+    check: Callable[[StudySpec], None] = lambda _: None
 
 
 EXECUTORS: Registry[ExecutorEntry] = Registry("executor", "autoprune.executors")
@@ -132,4 +136,12 @@ def _ray(request: ExecutorRequest) -> Executor:
     return RayExecutor(request)
 
 
-EXECUTORS.add("ray", ExecutorEntry(_ray, "on a Ray cluster, latency on the target device", measures=True))
+def _check_ray(spec: StudySpec) -> None:
+    from autoprune.search.ray.cluster import check_cluster
+
+    check_cluster(ray_options(spec.executor))
+
+
+EXECUTORS.add(
+    "ray", ExecutorEntry(_ray, "on a Ray cluster, latency on the target device", measures=True, check=_check_ray)
+)

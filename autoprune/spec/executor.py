@@ -76,7 +76,7 @@ class RaySpec(Document):
     timeout: str | None = None
     target: str | None = None
     targets: dict[str, str | TargetSpec] = Field(default_factory=dict)
-    wait: str = "20s"
+    wait: str = "15s"
     runtime_env: RuntimeEnvSpec = RuntimeEnvSpec()
 
     @field_validator("timeout", "wait")

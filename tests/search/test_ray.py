@@ -17,6 +17,7 @@ from faulty_task import FAULTS
 from autoprune.errors import ClusterError
 from autoprune.search import storage
 from autoprune.search.study import Study
+from autoprune.spec.executor import RaySpec
 from autoprune.spec.study import StudySpec
 from autoprune.trial.task import load_task
 
@@ -222,6 +223,17 @@ def test_what_the_cluster_does_not_offer_is_told_at_once(cluster, tmp_path, opti
         run(spec_of(cluster.address, wait="1s", **options), tmp_path)
     assert time.monotonic() - started < 30
     assert not storage.load_existing(None, tmp_path).get_trials(states=(optuna.trial.TrialState.RUNNING,))
+
+
+def test_what_a_cluster_offers_is_looked_at_before_a_task_is_loaded(cluster):
+    import ray
+
+    from autoprune.search.ray.cluster import check_cluster
+
+    check_cluster(RaySpec(address=cluster.address, target="board"))
+    with pytest.raises(ClusterError, match="no node offers the target 'bord'"):
+        check_cluster(RaySpec(address=cluster.address, target="bord", wait="0s"))
+    assert not ray.is_initialized(), "the cluster is left again"
 
 
 def test_a_node_with_another_version_is_told(cluster, tmp_path):

@@ -3,7 +3,9 @@
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from autoprune.cli import command
 from autoprune.errors import ClusterError, SpecError, UsageError
 from autoprune.search.ray import cluster
 from autoprune.search.ray.seats import why_lost
@@ -51,6 +53,15 @@ def test_what_workers_need_is_handed_to_ray_whole(tmp_path):
     assert found == asked
     assert RuntimeEnv(**found).pip_config()["packages"] == ["scikit-learn==1.9"], "as Ray reads it"
     assert cluster.runtime_env(RaySpec()) == {}
+
+
+def test_a_cluster_that_is_not_there_is_told_before_the_task_is_loaded(tmp_path):
+    pytest.importorskip("ray")
+    study = spec_of({"ray": {"address": "127.0.0.1:1"}}).model_copy(update={"task": "no.such.module:task"})
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    told = CliRunner().invoke(command, ["search", str(tmp_path / "study.yaml"), "-o", str(tmp_path / "run")])
+    assert isinstance(told.exception, ClusterError), "and not that the task does not import"
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_a_study_on_ray_is_detached(tmp_path):

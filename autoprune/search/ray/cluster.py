@@ -105,6 +105,24 @@ def join(spec: RaySpec) -> bool:
     return True
 
 
+def check_cluster(spec: RaySpec) -> None:
+    """Say why a search cannot run on a cluster, before anything of it is loaded; the cluster is left again.
+
+    Raises:
+        UsageError: Ray is missing, there is no cluster, or it does not offer within ``spec.wait`` what is asked.
+    """
+    ray = import_ray()
+    runtime_env(spec)
+    if spec.address == "local":
+        return
+    joined = join(spec)
+    try:
+        check_offers(spec, wanted_by_trial(spec))
+    finally:
+        if joined:
+            ray.shutdown()
+
+
 def runtime_env(spec: RaySpec) -> dict[str, Any]:
     """Return Ray's form of what workers need; empty where they need nothing."""
     wanted = spec.runtime_env
@@ -249,7 +267,10 @@ def _reach(address: str) -> None:
 
 
 def _shown(resources: Mapping[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+    return ", ".join(
+        f"{amount / 1e9:.3g} GB memory" if name == "memory" else f"{amount:g} {name}"
+        for name, amount in resources.items()
+    )
 
 
 def _best(found: Sequence[Node], wanted: Mapping[str, float]) -> str:
