@@ -71,7 +71,7 @@ class Forecast:
             ms=ms * float(told.ratio[0]),
             low_ms=ms * float(told.low[0]),
             high_ms=ms * float(told.high[0]),
-            source=f"regression on {predictor.measurements} measured networks",
+            source=f"regression on {predictor.measurements} measured networks" + _in(record.config),
         )
         return record.model_copy(update={"prediction": prediction, "layers": {**record.layers, **layers}})
 
@@ -155,6 +155,10 @@ def _as_recorded(model: CostModel, config: PruningConfig, record: TrialRecord) -
     found = dict(zip(model.layers, model.counts(made).layer_channels[0].tolist(), strict=True))
     told = all(name in record.layers and record.layers[name].channels == found[name] for name in set(found) - gone)
     return made if told else None
+
+
+def _in(config: PruningConfig | None) -> str:
+    return "" if config is None or config.precision == "fp32" else f" in {config.precision}"
 
 
 def _gone_blocks(graph: ModelGraph, record: TrialRecord) -> tuple[str, ...]:

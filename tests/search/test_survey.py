@@ -206,6 +206,7 @@ def test_blocks_that_go_and_int8_are_predicted_from_networks_that_were_measured_
         told = forecast.foretold(record, dense)
         expected = seconds(config, plan.skipped) / whole
         assert len(plan.skipped) == 2
+        assert told.prediction.source.endswith("networks" if precision == "fp32" else "networks in int8")
         assert told.prediction.ms == pytest.approx(expected * dense.latency.ms, rel=0.03)
         for name in ("first", "second"):
             assert all((told.layers[f"{n}.{name}"].predicted_ms == 0) == (str(n) in plan.skipped) for n in range(1, 5))
