@@ -3,6 +3,7 @@
 It is also the task file that the end-to-end tests give to the command. Variables of the environment make it misbehave.
 """
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -65,8 +66,12 @@ def task() -> Task:
     validation, test = labelled(model, 256, 1), labelled(model, 128, 2)
     batches = [labelled(model, 16, seed) for seed in (3, 4)]
 
+    evaluations = itertools.count(1)
+
     def evaluate(candidate: nn.Module) -> float:
         time.sleep(float(os.environ.get("SMALL_TASK_SLEEP", "0")))
+        if next(evaluations) == int(os.environ.get("SMALL_TASK_HANGS", "0")):
+            time.sleep(3600)
         if (flag := os.environ.get("SMALL_TASK_BREAKS")) and Path(flag).exists():
             raise ValueError("the data is away")
         return agreement(candidate, validation)
