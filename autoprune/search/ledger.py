@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import logging
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -140,6 +141,11 @@ class Ledger:
             None if self._table is None else self._table.arrays(self._proposals),
             prior_of(self._study),
         )
+
+    @property
+    def settled(self) -> Iterable[TrialRecord]:
+        """The records of all settled trials."""
+        return self._records.values()
 
     def records(self) -> RunRecords | None:
         """Return the records of all settled trials, without test scores; None before the dense model was measured."""

@@ -10,7 +10,7 @@ from autoprune.errors import RunError
 from autoprune.search.executors import Executor, Job
 from autoprune.search.ledger import Ledger
 from autoprune.search.stored import counts
-from autoprune.spec.front import DENSE, front, hypervolume_history, hypervolume_of
+from autoprune.spec.front import DENSE, GrowingFront, hypervolume_history
 from autoprune.spec.record import TrialRecord
 from autoprune.spec.study import SearchSpec
 
@@ -107,6 +107,7 @@ class Loop:
         if records is not None:
             records = records.model_copy(update={"trials": tuple(filter(counts, records.trials))})
         self._patience = _Patience(() if records is None else hypervolume_history(records))
+        self._front: GrowingFront | None = None
 
     def run(self) -> str:
         """Run until the trials asked for are finished; return why it ended before, empty if it did not.
@@ -198,15 +199,18 @@ class Loop:
             )
 
     def _report(self, last: TrialRecord | None) -> None:
-        records = self._ledger.records()
-        volume = None if records is None else hypervolume_of(records)
+        if self._front is None and (records := self._ledger.records()) is not None:
+            self._front = GrowingFront(records.study, ())
+        if self._front is not None:
+            self._front.take(self._ledger.settled)
+        volume = None if self._front is None else self._front.hypervolume
         if last is not None:
             self._patience.see(volume or 0.0)
         self._on_trial(
             Progress(
                 finished=self._ledger.finished,
                 wanted=self._search.trials,
-                front_size=0 if records is None else len(front(records)),
+                front_size=0 if self._front is None else len(self._front.trials),
                 hypervolume=volume,
                 elapsed_s=time.perf_counter() - self._started,
                 done_here=self._ledger.finished - self._begun_with,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from math import isfinite, nan
 from typing import Any, TypeVar
@@ -47,8 +47,8 @@ def candidates(records: RunRecords) -> tuple[TrialRecord, ...]:
     """Return the feasible trials whose objectives are all finite numbers, by number; of repeated configs the first."""
     first: dict[str, TrialRecord] = {}
     for trial in _ordered(records):
-        if trial.feasible and all(isfinite(trial.values.get(name, nan)) for name in records.study.spec.objectives):
-            first.setdefault(trial.config.signature if trial.config else f"trial {trial.number}", trial)
+        if _competes(trial, records.study):
+            first.setdefault(_what(trial), trial)
     return tuple(first.values())
 
 
@@ -61,8 +61,48 @@ def front(records: RunRecords) -> tuple[TrialRecord, ...]:
     trials = candidates(records)
     if not trials:
         return ()
-    mask = nondominated([_objectives(trial, records.study) for trial in trials])
-    return tuple(trial for trial, stays in zip(trials, mask, strict=True) if stays)
+    return tuple(_best(trials, records.study))
+
+
+class GrowingFront:
+    """The front of a study that grows: a new trial is compared with the front alone, not with all trials again.
+
+    Args:
+        study: What holds for the whole study.
+        trials: What is settled by now.
+
+    Attributes:
+        trials: The front, by number: what :func:`front` gives for the same trials.
+    """
+
+    def __init__(self, study: StudyRecord, trials: Iterable[TrialRecord]) -> None:
+        self.trials: list[TrialRecord] = []
+        self._study = study
+        self._seen: set[int] = set()
+        self._tried: dict[str, int] = {}
+        self._volume = 0.0
+        self.take(trials)
+
+    def take(self, trials: Iterable[TrialRecord]) -> None:
+        """Take in whatever of the study's trials is new; those that were taken before may be among them."""
+        settled = list(trials)
+        new = [trial for trial in settled if trial.number not in self._seen]
+        self._seen |= {trial.number for trial in new}
+        new = sorted((trial for trial in new if _competes(trial, self._study)), key=lambda trial: trial.number)
+        if any(self._tried.get(_what(trial), -1) > trial.number for trial in new):
+            # What was tried twice came in the wrong order: what the later one had pushed off the front comes back.
+            self.trials, self._tried = [], {}
+            new = sorted((t for t in settled if _competes(t, self._study)), key=lambda trial: trial.number)
+        first = [trial for trial in new if self._tried.setdefault(_what(trial), trial.number) == trial.number]
+        if first:
+            both = sorted((*self.trials, *first), key=lambda trial: trial.number)
+            self.trials = _best(both, self._study)
+            self._volume = _volume(self.trials, self._study) if has_reference(self._study) else 0.0
+
+    @property
+    def hypervolume(self) -> float | None:
+        """As :func:`hypervolume_of`."""
+        return self._volume if has_reference(self._study) else None
 
 
 def normalised(trial: TrialRecord, study: StudyRecord) -> NDArray[np.float64]:
@@ -127,6 +167,19 @@ def has_reference(study: StudyRecord) -> bool:
 
 def _ordered(records: RunRecords) -> list[TrialRecord]:
     return sorted(records.trials, key=lambda trial: trial.number)
+
+
+def _competes(trial: TrialRecord, study: StudyRecord) -> bool:
+    return trial.feasible and all(isfinite(trial.values.get(name, nan)) for name in study.spec.objectives)
+
+
+def _what(trial: TrialRecord) -> str:
+    return trial.config.signature if trial.config else f"trial {trial.number}"
+
+
+def _best(trials: Sequence[TrialRecord], study: StudyRecord) -> list[TrialRecord]:
+    mask = nondominated([_objectives(trial, study) for trial in trials])
+    return [trial for trial, stays in zip(trials, mask, strict=True) if stays]
 
 
 def _objectives(trial: TrialRecord, study: StudyRecord) -> list[float]:
