@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.cluster -o reports/cluster/README.md
 
-Takes about eight minutes on two quiet cores; ``--quick`` only shows that it runs. Needs the extras ``ray`` and
-``examples``. What was measured is printed at once, section by section.
+Takes about eleven minutes on two quiet cores; ``--only load`` renews one section, ``--quick`` only shows that it runs.
+Needs the extras ``ray`` and ``examples``. What was measured is printed at once, section by section.
 """
 
 # ruff: noqa: E402 - Ray reads the environment when it is imported
@@ -93,7 +93,7 @@ def overhead(trials: int) -> list[str]:
     return rows
 
 
-def growth(counts: list[int], sampler: str) -> list[str]:
+def growth(counts: list[int], sampler: str, shared: bool = False) -> list[str]:
     """The driver alone: trials that cost nothing, asked and told through the study's own books."""
     from stub_study import StubRunner, make
 
@@ -103,7 +103,9 @@ def growth(counts: list[int], sampler: str) -> list[str]:
     rows: list[str] = []
     try:
         with tempfile.TemporaryDirectory() as directory:
-            study = make(directory, trials=counts[-1], sampler=sampler)
+            storage = f"sqlite:///{directory}/shared.db" if shared else None
+            study = make(directory, trials=counts[-1], sampler=sampler, storage=storage)
+            name = f"{sampler}, storage in common" if shared else sampler
             last = [time.perf_counter()]
             spans: list[float] = []
 
@@ -113,7 +115,7 @@ def growth(counts: list[int], sampler: str) -> list[str]:
                 if progress.finished in counts:
                     memory = _rss_mb()
                     each = np.median(spans[-min(50, len(spans)) :])
-                    rows.append(f"| {sampler} | {progress.finished:,} | {each * 1e3:.0f} | {memory:.0f} |")
+                    rows.append(f"| {name} | {progress.finished:,} | {each * 1e3:.0f} | {memory:.0f} |")
 
             study.run(see)
     finally:
@@ -320,82 +322,49 @@ def digits_task() -> Task:
     return Task(model=DigitsNet().eval(), example_inputs=torch.randn(1, 1, 8, 8), evaluate=lambda model: 1.0)
 
 
-LOAD_HEADING = "## The meter beside busy cores\n"
-
-
-def load_section(rows: list[str]) -> str:
-    """Return the section on the meter beside busy cores."""
-    return f"""{LOAD_HEADING}
-The digits network pruned uniformly, batch 1, one thread; ratio to dense with the other cores idle, idle once more (what
-the meter's own repeats differ by), and with a worker on each of them that computes without a pause. One after the other
-for each network, until ±{HALF_WIDTH:.1%} or for {LOAD_S:g} s. `--only-load` renews this section alone.
-
-| network | quiet | quiet again | busy | quiet again against quiet | busy against quiet |
-|---|---|---|---|---|---|
-{chr(10).join(rows)}
-"""
-
-
 def recorded_times(path: Path) -> list[float]:
     """Return the seconds of the trials of a real study."""
     return [r.timings.total_s for r in read_records(path).trials if r.state == "complete" and r.score is not None]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only-load", action="store_true", help="renew the section on the busy meter alone: 3 minutes")
-    parser.add_argument("--records", type=Path, default=Path("reports/resnet20-cifar10/records.jsonl"))
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    torch.set_num_threads(1)
-    quick = options.quick
-    times = recorded_times(options.records)
-    load = load_section(under_load(2 if quick else 6, 0.5 if quick else LOAD_S))
-    print(load, flush=True)
-    if options.only_load:
-        before, heading, _ = options.output.read_text().partition(LOAD_HEADING)
-        assert heading, f"{options.output} has no such section yet; make it whole first"
-        options.output.write_text(before + load)
-        return
-    costs = overhead(20 if quick else 200)
-    print(*costs, sep="\n", flush=True)
-    grown = [*growth([20, 40] if quick else [100, 1000, 5000], "random")]
-    grown += growth([20, 40] if quick else [100, 500], "tpe")
-    print(*grown, sep="\n", flush=True)
-    scale: list[str] = []
-    runs = (("random", WORKERS, 1), ("tpe", WORKERS, 1), ("greybox", WORKERS[:3], 1), ("greybox", WORKERS[1:], 8))
-    for sampler, workers, together in runs:
-        scale += scaling(sampler, times, workers[:2] if quick else workers, together, 24 if quick else 0)
-        print(scale[-1], flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    text = f"""# What a cluster costs
+def overhead_section(quick: bool, _: Path) -> str:
+    trials = 20 if quick else 200
+    return f"""## Overhead of a trivial trial
 
-Made by `OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.cluster -o reports/cluster/README.md` on
-{machine_title()}; torch {torch.__version__}. Faults, one a row: [faults.md](faults.md).
-
-## Overhead of a trivial trial
-
-The small network of the tests, its latency modelled; milliseconds of wall time per trial of {20 if quick else 200}.
+The small network of the tests, its latency modelled; milliseconds of wall time per trial of {trials}.
 "Own work" is a trial without proposal and bookkeeping. Until the first trial, workers start and import torch.
 
 | executor | ms per trial | own work, ms | seconds to the first trial |
 |---|---|---|---|
-{chr(10).join(costs)}
+{chr(10).join(overhead(trials))}
+"""
 
-## The driver as a study grows
 
-Trials that cost nothing; what is left is asking, telling and keeping records in SQLite. Median of the last 50 trials.
+def growth_section(quick: bool, _: Path) -> str:
+    rows = growth([20, 40] if quick else [100, 1000, 5000], "random")
+    rows += growth([20, 40] if quick else [100, 500], "tpe")
+    rows += growth([20, 40] if quick else [100, 1000], "random", shared=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return f"""## The driver as a study grows
+
+Trials that cost nothing; what is left is asking, telling and keeping records in SQLite, last in a file that other
+drivers may share: there the driver reads what they have done, six times a trial. Median of the last 50 trials.
 
 | sampler | trials | ms per trial | memory of the driver, MB |
 |---|---|---|---|
-{chr(10).join(grown)}
+{chr(10).join(rows)}
 
-Peak of the whole script: {peak:.0f} MB.
+Peak of the process: {peak:.0f} MB.
+"""
 
-## Many workers
+
+def many_section(quick: bool, records: Path) -> str:
+    times = recorded_times(records)
+    scale: list[str] = []
+    runs = (("random", WORKERS, 1), ("tpe", WORKERS, 1), ("greybox", WORKERS[:3], 1), ("greybox", WORKERS[1:], 8))
+    for sampler, workers, together in runs:
+        scale += scaling(sampler, times, workers[:2] if quick else workers, together, 24 if quick else 0)
+    return f"""## Many workers
 
 Studies with so many trials in flight, four for each worker, whose trials take no time: what is left is the driver's
 time for each trial (propose, settle, keep books). With these times one driver is simulated that hands out trials of the
@@ -408,11 +377,60 @@ busy. Where the driver is behind, several trials end before it proposes again; `
 
 The driver saturates where the number in brackets is passed. Against that: batches, trials that take longer (the usual
 case), `random` or `qmc`, or several drivers on one storage.
+"""
 
-{load}"""
+
+def load_section(quick: bool, _: Path) -> str:
+    rows = under_load(2 if quick else 6, 0.5 if quick else LOAD_S)
+    return f"""## The meter beside busy cores
+
+The digits network pruned uniformly, batch 1, one thread; ratio to dense with the other cores idle, idle once more (what
+the meter's own repeats differ by), and with a worker on each of them that computes without a pause. One after the other
+for each network, until ±{HALF_WIDTH:.1%} or for {LOAD_S:g} s.
+
+| network | quiet | quiet again | busy | quiet again against quiet | busy against quiet |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+SECTIONS = {"overhead": overhead_section, "growth": growth_section, "many": many_section, "load": load_section}
+
+
+def renewed(text: str, sections: list[str]) -> str:
+    """Return the report with some of its sections in the place of those with the same heading."""
+    parts = ["## " + part for part in text.split("\n## ")]
+    parts[0] = parts[0].removeprefix("## ")
+    for section in sections:
+        heading = section.partition("\n")[0]
+        places = [place for place, part in enumerate(parts) if part.partition("\n")[0] == heading]
+        assert places, f"the report has no section {heading!r} yet; make it whole first"
+        parts[places[0]] = section
+    return "\n".join(part if part.endswith("\n") else part + "\n" for part in parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="renew these sections of the report alone")
+    parser.add_argument("--records", type=Path, default=Path("reports/resnet20-cifar10/records.jsonl"))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    made: list[str] = []
+    for name in options.only or SECTIONS:
+        made.append(SECTIONS[name](options.quick, options.records))
+        print(made[-1], flush=True)
+    heading = f"""# What a cluster costs
+
+Made by `OMP_NUM_THREADS=1 .venv/bin/python -m tests.benchmarks.cluster -o reports/cluster/README.md` on
+{machine_title()}; torch {torch.__version__}. Faults, one a row: [faults.md](faults.md).
+"""
+    text = renewed(options.output.read_text(), made) if options.only else "\n".join((heading, *made))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(text)
-    print(text)
 
 
 if __name__ == "__main__":
