@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from autoprune.cost.meters import rebatch
 from autoprune.cost.meters.protocol import RUNTIMES
 from autoprune.cost.workload import workload_of
-from autoprune.errors import ExportError
+from autoprune.errors import ExportError, TraceError
 from autoprune.pruning.granularity import granularity
 from autoprune.pruning.plan import make_plan
 from autoprune.pruning.surgery import prune
@@ -130,7 +130,7 @@ class Surveyor:
                 continue
             try:
                 network = timed_as(prune(runner.model, plan).eval(), config.precision, runner.data)
-            except ExportError:
+            except (ExportError, TraceError):
                 continue
             paired = meter.measure_pair(runner.model, network, self._inputs)
             spread = (paired.high - paired.low) / 2 / _Z / paired.ratio

@@ -11,7 +11,7 @@ import torch
 from small_task import task
 from torch import nn
 
-from autoprune.errors import MeterError
+from autoprune.errors import ExportError, MeterError
 from autoprune.pruning.plan import make_plan
 from autoprune.pruning.surgery import prune
 from autoprune.search import survey as survey_module
@@ -218,6 +218,20 @@ def test_a_network_in_int8_is_measured_before_the_first_trial(tmp_path):
     (sample,) = Surveyor(run.runner, 1.0).samples(draws, 0.0, 1, np.inf)
     assert sample.precision == "int8"
     assert sample.ratio > 0
+
+
+def test_a_network_that_cannot_be_made_int8_is_left_out(tmp_path, monkeypatch):
+    run = block_study(tmp_path)
+
+    def refused(network, precision, data):
+        if precision == "int8":
+            raise ExportError("ONNX Runtime cannot quantise the model")
+        return network
+
+    monkeypatch.setattr("autoprune.trial.survey.timed_as", refused)
+    draws = islice(random_configs(run.proposals, 0, ("int8", "fp32")), 4)  # three of the first, then one
+    (sample,) = Surveyor(run.runner, 1.0).samples(draws, np.inf)
+    assert sample.precision == "fp32"
 
 
 def test_a_command_that_prints_seconds_is_told_so(tmp_path):
