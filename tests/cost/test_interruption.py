@@ -41,11 +41,19 @@ def test_what_was_interrupted_is_dropped_and_so_is_what_runs_on_cold_caches():
     assert machine.runs == 8
 
 
-def test_a_core_that_is_never_free_ends_the_tries():
-    machine = Machine(1e-3, [2e-3] * 100)
+@pytest.mark.parametrize(
+    ("taken", "kept"),
+    [
+        ([2e-3] * 6 + [1e-3] + [2e-3] * 10, 2e-3),  # never free: the least disturbed
+        ([3e-3, 0.0] * 10, 1e-3),  # free for one sample at a time: alone, on cold caches
+    ],
+)
+def test_where_none_runs_alone_and_warm_the_least_disturbed_counts(taken, kept):
+    machine = Machine(1e-3, taken)
     calm = Undisturbed(machine.waits, 0.02, lambda: machine.now)
-    assert calm(machine.sample) == pytest.approx(3e-3)
+    assert calm(machine.sample) == pytest.approx(kept)
     assert machine.runs == MOST_TRIES
+    assert calm.repeated == MOST_TRIES - 1
 
 
 def test_a_sample_longer_than_a_time_slice_counts_as_it_is():
