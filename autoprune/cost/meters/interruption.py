@@ -1,7 +1,7 @@
 """Samples in which another process held the core: they are seen in the kernel's own books, and run again.
 
-A sample of 1.5 ms is shorter than a time slice. Beside one other process on its core every second sample took three times
-as long as the others, and where slices and samples kept step the median of the pair ratios came to 2.2 instead of 0.9.
+A sample of 1.5 ms is shorter than a time slice. Beside one other process on its core every second sample took three
+times as long as the rest, and where slices and samples kept step the median of the pair ratios was 2.2 instead of 0.9.
 """
 
 from __future__ import annotations
