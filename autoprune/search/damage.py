@@ -1,9 +1,10 @@
 """The damage table of a study: what single choices cost, tried before the first trial, and what follows from it.
 
 For each group or layer all criteria of a granularity are compared at about half sparsity on a quarter of the samples;
-the best of them is tried at a low, a middle and the highest sparsity on all. Between these lies a straight line, and
-the other criteria get the best one's curve times their ratio at half. (A table of one evaluation for each layer and
-width is that of NVIDIA's FastNAS; here the probed network has its own batch statistics, and is scored by its loss.)
+the best of them is tried at a low, a middle and the highest sparsity on all. Between two of these damage is a power of
+the sparsity, below the lowest its square, and the other criteria get the best one's curve times their ratio at half.
+(A table of one evaluation for each layer and width is that of NVIDIA's FastNAS; here the probed network has its own
+batch statistics, and is scored by its loss.)
 
 The whole table costs about as much as a dozen trials. How good a guide it is, a sampler learns from its trials:
 ``greybox`` takes the estimate as a trend with a slope of its own. Others start with configs that follow from it.
@@ -38,6 +39,10 @@ TIMES_WORSE = 2.0
 MARGIN = 0.01
 """A criterion goes that costs this many times what the best one costs, and this share of the score more: probes on a
 hundred samples tell smaller differences from noise only now and then."""
+
+
+FLOOR = 0.02
+"""Share of the score below which damages are not told apart: it is added to both sides of a ratio of two."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class DamageTable:
 
     def arrays(self, proposals: Proposals) -> Mapping[str, Floats]:
         """Return the estimated drop of every choice, by knob name, shape (methods, sparsities) each."""
-        return {knob.name: _array(knob, self.records) for knob in proposals.knobs}
+        return {knob.name: _array(knob, self.records, FLOOR * abs(self.score)) for knob in proposals.knobs}
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def _record(
     )
 
 
-def _array(knob: Knob, records: Sequence[DamageRecord]) -> Floats:
+def _array(knob: Knob, records: Sequence[DamageRecord], floor: float) -> Floats:
     sparsities = knob.sparsities or (0.0,)
     table = np.zeros((len(knob.methods), len(sparsities)))
     mine = [record for record in records if record.name == knob.name]
@@ -250,16 +255,24 @@ def _array(knob: Knob, records: Sequence[DamageRecord]) -> Floats:
         best = max(
             dict.fromkeys(record.criterion for record in curve), key=lambda c: sum(r.criterion == c for r in curve)
         )
-        points = sorted((record.sparsity, record.drop) for record in curve if record.criterion == best)
+        points = sorted((record.sparsity, max(record.drop, 0.0)) for record in curve if record.criterion == best)
         own = [record for record in curve if record.criterion == criterion]
         same = [drop for sparsity, drop in points if own and sparsity == own[0].sparsity]
-        ratio = max(own[0].drop, 1e-6) / max(same[0], 1e-6) if own and same and criterion != best else 1.0
-        x = [0.0, *(sparsity for sparsity, _ in points)]
-        y = np.maximum.accumulate([0.0, *(max(drop, 0.0) * ratio for _, drop in points)])
+        compared = bool(own and same) and criterion != best
+        ratio = (max(own[0].drop, 0.0) + floor) / (same[0] + floor) if compared else 1.0
         for s, sparsity in enumerate(sparsities):
             choice = _choice(knob, method, sparsity)
-            table[m, s] = 0.0 if choice is None else float(np.interp(choice.fraction, x, y))
+            table[m, s] = 0.0 if choice is None else ratio * _between(points, choice.fraction, floor)
     return table
+
+
+def _between(points: Sequence[tuple[float, float]], sparsity: float, floor: float) -> float:
+    """Return the damage at a sparsity: a power of it between two probes, its square below the first one."""
+    x = np.array([at for at, _ in points])
+    y = np.maximum.accumulate([drop for _, drop in points])
+    if sparsity <= x[0]:
+        return float(y[0] * (sparsity / x[0]) ** 2)
+    return float(np.exp(np.interp(np.log(sparsity), np.log(x), np.log(y + floor))) - floor)
 
 
 def _contests(knob: Knob, records: Sequence[DamageRecord]) -> Iterator[list[DamageRecord]]:

@@ -140,6 +140,7 @@ class Ledger:
             self._forecast.predictors,
             None if self._table is None else self._table.arrays(self._proposals),
             prior_of(self._study),
+            self._runner.task.higher_is_better,
         )
 
     @property

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.search import storage
 from autoprune.search.drivers import Drivers
-from autoprune.search.greybox.seeds import DAMAGE_ORIGIN, MOST_SEEDS, seeds
+from autoprune.search.greybox.seeds import DAMAGE_ORIGIN, MOST_SEEDS, hopeless, seeds
 from autoprune.search.greybox.space import SpaceKnowledge
 from autoprune.search.opening import FirstTrial, opening
 from autoprune.search.prior import prior_of
@@ -112,7 +112,9 @@ class Queue:
         if prior is not None:
             first[1:1] = [FirstTrial(WARM, dict(trial.params)) for trial in prior.warmest(wanted)]
         known = self._knowledge()
-        if known is not None and self._sampler != "greybox":  # it reads the table itself
+        if known is not None and self._sampler == "greybox":  # it reads the table itself
+            return [first[0], *(each for each in first[1:] if each.origin == WARM or not hopeless(known, each.params))]
+        if known is not None:
             rows = seeds(known, min(wanted // 5, MOST_SEEDS))
             first[1:1] = [FirstTrial(DAMAGE_ORIGIN, {**first[0].params, **known.domain.decode(row)}) for row in rows]
         return first

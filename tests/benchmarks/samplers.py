@@ -24,7 +24,7 @@ from typing import Any
 import optuna
 import torch
 
-from autoprune.search.greybox.seeds import MOST_SEEDS, seeds
+from autoprune.search.greybox.seeds import MOST_SEEDS, hopeless, seeds
 from autoprune.search.opening import opening
 from autoprune.search.samplers import SAMPLERS
 from autoprune.spec.config import PruningConfig
@@ -70,6 +70,9 @@ def run(options: argparse.Namespace) -> None:
             informed = sampler == "greybox" and variant != "no table"
             trials = min(options.trials, TRIALS.get(row, options.trials))
             params = [each.params for each in first[: 1 if variant == "plain" else None]]
+            if informed:
+                known = evaluations.knowledge(options.objectives, damage=True)
+                params[1:] = [each for each in params[1:] if not hopeless(known, each)]
             if variant == "damage":
                 params[1:1] = seed_params(evaluations, options.objectives)
             if informed or variant == "damage":

@@ -1,5 +1,7 @@
 """The greybox sampler: its gain against brute force, its model against truth, its proposals against plain search."""
 
+import math
+
 import numpy as np
 import optuna
 import pytest
@@ -12,12 +14,12 @@ from autoprune.search.greybox import sampler as sampler_module
 from autoprune.search.greybox.domain import domain_of, grid_axis
 from autoprune.search.greybox.gain import (
     Front,
-    below_lognormal,
     expected_gain,
     expected_gain_of_uncertain,
     stairs_of,
 )
 from autoprune.search.greybox.knowledge import Earlier, Reading
+from autoprune.search.greybox.link import Link
 from autoprune.search.greybox.model import drop_model
 from autoprune.search.greybox.surrogate import Hyperparameters, Observations, Prior, Process, fit
 
@@ -60,16 +62,34 @@ def test_the_expected_gain_is_the_mean_over_draws():
     front = np.column_stack([np.linspace(0.05, 0.9, 8), np.linspace(0.9, 0.1, 8)])
     stairs = stairs_of(Front(front[:, 0], front[:, 1:]))
     mean, deviation, shift, cost = -1.5, 0.8, 0.02, 0.45
-    below = below_lognormal(stairs.levels, np.array([mean]), np.array([deviation]), shift)
+    below = Link(shift).below(stairs.levels, np.array([mean]), np.array([deviation]))
     got = expected_gain(stairs, below, np.array([[cost]]))[0]
     drops = np.maximum(np.exp(rng.normal(mean, deviation, 1500)) - shift, 0.0)
     drawn = [gained(front, np.array([drop, cost])) for drop in drops]
     assert abs(got - np.mean(drawn)) < 4 * np.std(drawn) / np.sqrt(len(drawn))
 
 
+@pytest.mark.parametrize("top", [math.inf, 1.6])
+def test_a_link_takes_values_to_latents_and_back_and_knows_their_distribution(top):
+    link, rng = Link(0.02, top), np.random.default_rng(0)
+    values = np.array([0.0, 0.01, 0.3, 1.0, 1.4])
+    assert_allclose(link.value(link.latent(values)), values, atol=1e-12)
+    small = np.array([1e-4])
+    assert_allclose(link.rise(small), small, rtol=1e-3)
+    levels, mean, deviation = np.array([0.0, 0.05, 0.4, 1.0]), np.array([-3.0, -1.0, 0.5]), np.array([0.1, 0.8, 0.3])
+    drawn = np.maximum(link.value(rng.normal(mean, deviation, (200_000, 3))), 0.0)
+    expected = np.maximum(levels[None, None] - drawn[..., None], 0.0).mean(axis=0)
+    assert_allclose(link.below(levels, mean, deviation), expected, atol=2e-3)
+
+
+def test_a_broken_network_is_told_as_broken_however_broken_it_is():
+    link = Link(0.02, 1.6)
+    assert link.latent(np.array([1.55]))[0] == link.latent(np.array([1.9]))[0] > link.latent(np.array([1.4]))[0]
+
+
 def test_a_point_that_the_front_dominates_gains_next_to_nothing():
     stairs = stairs_of(Front(np.array([0.1]), np.array([[0.2]])))
-    below = below_lognormal(stairs.levels, np.log(np.array([0.5, 0.01])), np.full(2, 1e-3), 0.02)
+    below = Link(0.02).below(stairs.levels, np.log(np.array([0.5, 0.01])), np.full(2, 1e-3))
     gains = expected_gain(stairs, below, np.array([[0.5], [0.1]]))
     assert gains[0] < 1e-6 < 0.1 < gains[1]
 
@@ -130,7 +150,7 @@ class Toy:
         names = [f"layer{n}|sparsity" for n in range(layers)]
         self.domain = Domain(tuple(grid_axis(name, [round(0.1 * i, 10) for i in range(9)]) for name in names))
         self.knobs = np.arange(layers)
-        self.scale, self.shift = 0.5, 0.02
+        self.scale, self.shift, self.ceiling = 0.5, 0.02, math.inf
         self.weights = np.geomspace(0.02, 1.0, layers)
 
     def gone(self, codes):

@@ -144,29 +144,6 @@ def expected_gain_of_uncertain(stairs: Stairs, below: Floats, mean: Floats, devi
     return gain
 
 
-def below_lognormal(levels: Floats, mean: Floats, deviation: Floats, shift: float) -> Floats:
-    """Return E[(level - y)+] for log(y + shift) Gaussian, y counted as 0 where it is below, shape (n, k).
-
-    Args:
-        levels: At least 0, shape (k,).
-        mean: Of log(y + shift), shape (n,).
-        deviation: Standard deviations, shape (n,).
-        shift: Above 0.
-    """
-    spread = np.maximum(deviation, 1e-9)[:, None]
-    mu = mean[:, None]
-
-    def put(strike: Floats) -> Floats:
-        distance = (np.log(strike)[None] - mu) / spread
-        value: Floats = strike[None] * ndtr(distance) - np.exp(np.minimum(mu + spread**2 / 2, 50)) * ndtr(
-            distance - spread
-        )
-        return np.maximum(value, 0.0)
-
-    # (level - max(y, 0))+ = (level - y)+ - (0 - y)+ for level >= 0.
-    return np.maximum(put(levels + shift) - put(np.array([shift])), 0.0)
-
-
 @lru_cache(maxsize=8)
 def _sobol(dimensions: int) -> Floats:
     points: Floats = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(0)).random(CORNERS)

@@ -67,6 +67,11 @@ class Knowledge(Protocol):
         ...
 
     @property
+    def ceiling(self) -> float:
+        """The most that the first objective can reach, scaled; infinite where nothing bounds it."""
+        ...
+
+    @property
     def shift(self) -> float:
         """What is added to the scaled first objective before its logarithm: differences below it are noise."""
         ...
@@ -80,7 +85,7 @@ class Knowledge(Protocol):
         ...
 
     def damage(self, codes: Codes) -> Floats | None:
-        """Return an estimate of the first objective, scaled, shape (n,); None where there is none."""
+        """Return an estimate of the first objective's rise (:class:`Link`), shape (n,); None where there is none."""
         ...
 
     def costs(self, codes: Codes) -> Floats:

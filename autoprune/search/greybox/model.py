@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,17 +15,24 @@ from autoprune.search.greybox.domain import Codes, Domain, Floats
 from autoprune.search.greybox.gain import (
     Front,
     Stairs,
-    below_lognormal,
     expected_gain,
     expected_gain_of_uncertain,
     stairs_of,
 )
 from autoprune.search.greybox.history import History, Told
 from autoprune.search.greybox.knowledge import FULL, Earlier, Knowledge
+from autoprune.search.greybox.link import Link
 from autoprune.search.greybox.surrogate import Hyperparameters, Observations, Prior, Process, fit
 
 SHIFT = 0.02
 """Of a problem of which nothing is known: differences below this share of the front's range hardly count."""
+
+BOLD = 0.8
+"""Share of a prediction's deviation that counts in the expected gain: a search with a few dozen trials does better to
+take what it expects than to try what it knows least of."""
+
+WORST = 10
+"""The worst of so many values, at least three of them, tell what a broken network loses."""
 
 LARGEST = 20.0
 """Values beyond this many times the reference are told as this."""
@@ -41,22 +49,22 @@ GROWTH = 1.12
 
 @dataclass(frozen=True)
 class Belief:
-    """One modelled value: log(value + shift) as a Gaussian process.
+    """One modelled value: its latent as a Gaussian process.
 
     Attributes:
         process: Its posterior.
         coordinates: From candidates to where they lie.
         trend: From candidates to the known functions whose factors are fitted.
-        shift: Above 0.
+        link: Between values and latents.
     """
 
     process: Process
     coordinates: Callable[[Codes], Floats]
     trend: Callable[[Codes], Floats]
-    shift: float = SHIFT
+    link: Link
 
     def __call__(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Return mean and standard deviation of log(value + shift), shape (n,) each."""
+        """Return mean and standard deviation of the latent, shape (n,) each."""
         return self.process.posterior(self.coordinates(codes), self.trend(codes))
 
 
@@ -95,7 +103,7 @@ class Model:
         first, others = self.first[self.feasible], self.others[self.feasible]
         if len(pending):
             mean, _ = self.belief(pending)
-            first = np.append(first, np.exp(mean) - self.belief.shift)
+            first = np.append(first, self.belief.link.value(mean))
             others = np.concatenate([others, self._others(pending)[0]])
         return stairs_of(Front(first, others))
 
@@ -104,7 +112,7 @@ class Model:
         if not len(codes):
             return np.zeros(0)
         mean, deviation = self.belief(codes)
-        below = below_lognormal(stairs.levels, mean, deviation, self.belief.shift)
+        below = self.belief.link.below(stairs.levels, mean, BOLD * deviation)
         others, spread = self._others(codes)
         if self.beliefs:
             gain = expected_gain_of_uncertain(stairs, below, others, spread)
@@ -112,7 +120,7 @@ class Model:
             gain = expected_gain(stairs, below, others)
         for bound in self.bounds:
             mean, deviation = bound(codes)
-            gain = gain * ndtr((np.log(1 + bound.shift) - mean) / deviation)
+            gain = gain * ndtr((bound.link.latent(np.ones(1)) - mean) / deviation)
         if self.allowed is not None:
             gain = np.where(self.allowed(codes), gain, -1.0)
         return gain
@@ -127,7 +135,7 @@ class Model:
             # The Gaussian with the lognormal's mean and deviation.
             variance = np.minimum(log_deviation**2, 2.0)
             center = np.exp(log_mean + variance / 2)
-            mean[:, column] = center - belief.shift
+            mean[:, column] = center - belief.link.shift
             spread[:, column] = center * np.sqrt(np.expm1(variance))
         return mean, spread
 
@@ -150,6 +158,7 @@ def drop_model(knowledge: Knowledge, history: History) -> Model:
         history,
         "drop",
         knowledge.shift,
+        knowledge.ceiling,
     )
     measured = at[[told[n].values is not None for n in at]]
     picked = np.array([told[n].values is not None for n in at], np.bool_)
@@ -204,6 +213,7 @@ def plain_model(domain: Domain, history: History) -> Model:
             history,
             name,
             SHIFT,
+            math.inf,
         )
 
     bounds: tuple[Belief, ...] = ()
@@ -288,14 +298,16 @@ def _belief(
     history: History,
     name: str,
     shift: float,
+    ceiling: float,
 ) -> Belief:
     # In the order of trials, so that hyperparameters are fitted on the same ones whoever asks.
-    count, values = len(rows), np.log(values + shift)
-    seen = Observations(coordinates(rows), owner, trend(rows), values, noise)
-    step = 8
+    count, step = len(rows), 8
     while int(step * GROWTH) + 1 <= count:
         step = int(step * GROWTH) + 1
     step = min(step, count)
+    link = Link(shift, _top(values[:step], ceiling))
+    values = link.latent(values)
+    seen = Observations(coordinates(rows), owner, trend(rows), values, noise)
     prior = _prior(owner)
     early = Observations(seen.coordinates[:step], owner, seen.trend[:step], values[:step], seen.extra[:step])
     found = history.remembered((name, step, values[:step].tobytes(), noise[:step].tobytes()), lambda: fit(early, prior))
@@ -305,9 +317,17 @@ def _belief(
         rest = np.setdiff1d(np.arange(count), best)[-(MOST - len(best)) :]
         keep = np.sort(np.concatenate([best, rest]))
         seen = Observations(seen.coordinates[keep], owner, seen.trend[keep], values[keep], seen.extra[keep])
-    return Belief(Process(seen, found), coordinates, trend, shift)
+    return Belief(Process(seen, found), coordinates, trend, link)
+
+
+def _top(values: Floats, ceiling: float) -> float:
+    """Return the most that a value reaches: a little more than the worst that were seen, beyond the reference."""
+    if math.isinf(ceiling) or not len(values):
+        return math.inf
+    worst = np.sort(values)[-max(3, len(values) // WORST) :]
+    return float(max(1.2, min(ceiling, 1.03 * float(np.median(worst)))))
 
 
 def _prior(owner: NDArray[np.int64]) -> Prior:
     knobs = int(owner.max()) + 1
-    return Prior(np.full(knobs, -np.log(knobs)), spread=1.5)
+    return Prior(np.full(knobs, 1.0 - np.log(knobs)), spread=1.5)

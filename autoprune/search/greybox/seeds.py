@@ -9,6 +9,9 @@ that stands.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from autoprune.search.greybox.domain import Codes, Floats
@@ -18,6 +21,9 @@ DAMAGE_ORIGIN = "damage"
 """Who proposed a trial that follows from the damage table."""
 
 MOST_SEEDS = 12
+
+HOPELESS = 4.0
+"""Estimated rise, as a share of the reference drop, from which on a config is not worth a trial: tables err by half."""
 
 LEAST = 1e-4
 """Damage, as a share of the reference, below which two choices count the same: the noise of a probe."""
@@ -58,6 +64,18 @@ def seeds(knowledge: SpaceKnowledge, count: int) -> Codes:
     wanted = np.linspace(0.95, max(0.1, float(costs.min())), count)
     places = [int(np.argmin(np.abs(costs - cost))) for cost in wanted]
     return path[list(dict.fromkeys(places))]
+
+
+def hopeless(knowledge: SpaceKnowledge, params: Mapping[str, Any]) -> bool:
+    """Say whether a config is estimated to lose far more than the reference; False where nothing is estimated.
+
+    Args:
+        knowledge: A space, with or without a damage table.
+        params: A full set of its parameters.
+    """
+    row = knowledge.domain.encode(params)
+    estimate = None if row is None else knowledge.damage(row[None])
+    return estimate is not None and float(estimate[0]) > HOPELESS
 
 
 def _ladder(knowledge: SpaceKnowledge, knob: int) -> list[tuple[tuple[int, int], float]]:

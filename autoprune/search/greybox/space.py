@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from autoprune.pruning.granularity import DEPTH, granularity, removed_count
 from autoprune.search import storage
 from autoprune.search.greybox.domain import Axis, Codes, Domain, Floats, grid_axis
 from autoprune.search.greybox.knowledge import Earlier, Reading
+from autoprune.search.greybox.link import Link
 from autoprune.search.prior import Prior
 from autoprune.search.proposals import NONE, PRECISION, Knob, Proposals
 from autoprune.spec.config import LayerChoice, Precision
@@ -63,6 +65,7 @@ class SpaceKnowledge:
             None where it was not estimated.
         predicted: Latency as it was learned on the device; None: the models say it.
         prior: Trials of earlier studies; None where there were none.
+        higher_is_better: Whether the score falls where the model is damaged: then the drop is at most the score.
 
     Attributes:
         domain: The parameters, in the order of knobs.
@@ -70,6 +73,7 @@ class SpaceKnowledge:
         dense: The row of the dense model.
         tables: What is known of each knob's choices.
         scale: The reference drop.
+        ceiling: The most that the drop can reach, scaled.
         shift: Drops far below this share of it are mostly noise.
     """
 
@@ -84,6 +88,7 @@ class SpaceKnowledge:
         table: Mapping[str, Floats] | None = None,
         predicted: PredictedLatency | None = None,
         prior: Prior | None = None,
+        higher_is_better: bool = True,
     ) -> None:
         self._predicted = predicted
         self._prior = prior
@@ -91,6 +96,7 @@ class SpaceKnowledge:
         self._others = tuple(name for name in objectives if name != DROP)
         self.scale = max(worst_drop, _LEAST_SCALE * abs(score), 1e-9)
         self.shift = max(_SHIFT, _NOISE * abs(score) / self.scale)
+        self.ceiling = score / self.scale if higher_is_better and score > self.scale else math.inf
         self._limits = dict(limits or {})
         self._graph = self._devices[0].model.graph
         axes: list[Axis] = []
@@ -111,7 +117,12 @@ class SpaceKnowledge:
         self.domain = Domain(tuple(axes))
         self.knobs: NDArray[np.int64] = np.array(knobs, np.int64)
         self.tables = [_KnobTable(knob) for knob in proposals.knobs]
-        self._damage = None if table is None else [table[knob.name] / self.scale for knob in proposals.knobs]
+        link = Link(self.shift, self.ceiling)
+        self._damage = (
+            None
+            if table is None
+            else [link.rise(np.maximum(table[knob.name], 0.0) / self.scale) for knob in proposals.knobs]
+        )
         self._groups = {name: n for n, name in enumerate(self._graph.groups)}
         self._layers = {name: n for n, name in enumerate(self._graph.layers)}
         self._units = np.array([group.units for group in self._graph.groups.values()], np.int64)
@@ -141,7 +152,7 @@ class SpaceKnowledge:
                 row[axis] = number
 
     def table(self, knob: int) -> Floats:
-        """Return the estimated damage of a knob's choices, scaled, shape (methods, sparsities); there is a table."""
+        """Return the estimated rises of a knob's choices, scaled, shape (methods, sparsities); there is a table."""
         assert self._damage is not None
         return self._damage[knob]
 
@@ -168,7 +179,7 @@ class SpaceKnowledge:
         return np.concatenate(columns, axis=1), np.array(owner, np.int64)
 
     def damage(self, codes: Codes) -> Floats | None:
-        """Return the sum of the estimated damage of the choices, scaled."""
+        """Return the sum of the estimated rises of the choices, scaled."""
         if self._damage is None:
             return None
         total = np.zeros(len(codes))
@@ -331,6 +342,7 @@ def space_knowledge(
     predictors: Mapping[Precision, LatencyPredictor] | None = None,
     table: Mapping[str, Floats] | None = None,
     prior: Prior | None = None,
+    higher_is_better: bool = True,
 ) -> SpaceKnowledge | None:
     """Return what is known of a study's space; None where its costs do not follow from counts, or no drop is wanted.
 
@@ -345,6 +357,7 @@ def space_knowledge(
         predictors: What predicts latency in each precision; None, or none of one: the models do.
         table: As in :class:`SpaceKnowledge`.
         prior: As there.
+        higher_is_better: As there.
     """
     if why_unknown(proposals, costs, objectives) or not costs.devices:
         return None
@@ -356,7 +369,9 @@ def space_knowledge(
     predicted = None
     if predictors and set(proposals.precisions) <= set(predictors):
         predicted = PredictedLatency(predictors, dense["latency_ms"] * 1e-3)
-    return SpaceKnowledge(proposals, costs.devices, objectives, worst_drop, score, shares, table, predicted, prior)
+    return SpaceKnowledge(
+        proposals, costs.devices, objectives, worst_drop, score, shares, table, predicted, prior, higher_is_better
+    )
 
 
 def why_unknown(proposals: Proposals, costs: TrialCosts, objectives: Sequence[str]) -> str:

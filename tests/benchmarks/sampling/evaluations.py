@@ -105,6 +105,7 @@ class Evaluations:
             WORST_DROP[self.problem.network],
             self.dense_score,
             table=self.table.arrays(self.proposals) if damage else None,
+            higher_is_better=self.runner.task.higher_is_better,
         )
 
     def __len__(self) -> int:
