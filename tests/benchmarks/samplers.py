@@ -3,6 +3,7 @@
     python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2]
     python -m tests.benchmarks.samplers recover --data DIR --problem resnet20-channels
     python -m tests.benchmarks.samplers outside --data DIR --torch-pruning FOLDER --problem resnet20-channels
+    python -m tests.benchmarks.samplers damage --data DIR --problem resnet20-channels digits-channels
     python -m tests.benchmarks.samplers table
 
 A row is a sampler, or a variant of it: "greybox, no table" (without the damage table), "tpe, damage" (with the first
@@ -10,8 +11,8 @@ trials that follow from it), "tpe, plain" (without first trials but the dense mo
 
 ``run`` appends to ``reports/samplers/recorded/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once.
 ``recover`` fine-tunes what rows pick at a share of the MACs and appends to ``reports/samplers/recovered/``.
-``outside`` records Torch-Pruning's ladders. ``table`` writes the pages of ``reports/samplers`` and their plots from
-what was recorded, in seconds.
+``outside`` records Torch-Pruning's ladders. ``damage`` holds the damage table against single choices scored whole.
+``table`` writes the pages of ``reports/samplers`` and their plots from what was recorded, in seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from autoprune.search.greybox.seeds import MOST_SEEDS, hopeless, seeds
 from autoprune.search.opening import opening
 from autoprune.search.samplers import SAMPLERS
 from autoprune.spec.config import PruningConfig
-from tests.benchmarks.sampling import outside, recovered
+from tests.benchmarks.sampling import damage, outside, recovered
 from tests.benchmarks.sampling.evaluations import Evaluations
 from tests.benchmarks.sampling.problems import Problem
 from tests.benchmarks.sampling.race import Make, race, read_run
@@ -139,6 +140,17 @@ def record_outside(options: argparse.Namespace) -> None:
     print(options.problem, *steps, sep="\n")
 
 
+def record_damage(options: argparse.Namespace) -> None:
+    """Hold the damage tables of problems against single choices scored whole."""
+    runs, lines = read_runs(options.out / "recorded"), []
+    for name in options.problem:
+        network, _, space = name.partition("-")
+        evaluations = Evaluations(Problem(network, space), options.data, options.work)
+        lines.append(damage.line(evaluations, [run for run in runs if run.problem == name]))
+        print(lines[-1], end="", flush=True)
+    damage.write_page(lines, options.out)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -164,6 +176,10 @@ def main() -> None:
     three.add_argument("--work", type=Path, default=Path("runs/samplers"))
     three.add_argument("--problem", required=True)
     three.add_argument("--torch-pruning", type=Path, required=True, help="folder that it was installed into")
+    four = commands.add_parser("damage")
+    four.add_argument("--data", type=Path, required=True)
+    four.add_argument("--work", type=Path, default=Path("runs/samplers"))
+    four.add_argument("--problem", nargs="+", required=True)
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "table":
@@ -172,6 +188,8 @@ def main() -> None:
         outside.write_page(options.out, read_runs(options.out / "recorded"))
     elif options.command == "outside":
         record_outside(options)
+    elif options.command == "damage":
+        record_damage(options)
     elif options.command == "recover":
         recover_picks(options)
     else:

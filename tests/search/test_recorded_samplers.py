@@ -17,17 +17,23 @@ RUNS = read_runs(REPORT / "recorded")
 @pytest.mark.parametrize("run", RUNS[:: max(1, len(RUNS) // 6)], ids=lambda run: f"{run.problem} {run.row} {run.seed}")
 def test_a_replay_reaches_what_its_trials_dominate(run):
     curve = volumes(run)
-    scaled = np.maximum(np.array(run.values)[:, :2], 0) / [1.0 if "gpt" in run.problem else 0.5, run.values[0][1]]
+    values, many = np.maximum(np.array(run.values), 0), run.objectives
+    scaled = values[:, :many] / [1.0 if "gpt" in run.problem else 0.5, *values[0, 1:many]]
     for count in (20, len(curve)):
-        assert curve[count - 1] == pytest.approx(hypervolume(scaled[:count], np.ones(2)), abs=1e-12)
+        assert curve[count - 1] == pytest.approx(hypervolume(scaled[:count], np.ones(many)), abs=1e-12)
     assert (np.diff(curve) >= 0).all()
-    assert len(set(run.codes)) == len(run.codes), "a config was tried twice"
+    assert "plain" in run.row or len(set(run.codes)) == len(run.codes), "a config was tried twice"
 
 
 def test_all_rows_start_with_the_same_trials():
     for problem in {run.problem for run in RUNS}:
-        starts = {run.codes[:9] for run in RUNS if run.problem == problem and "damage" not in run.row}
+        ours = [run for run in RUNS if run.problem == problem]
+        starts = {run.codes[:9] for run in ours if run.row in {"random", "tpe", "nsga2", "greybox, no table"}}
         assert len(starts) == 1
+        known = next(run for run in ours if run.row == "tpe")
+        for run in ours:
+            if run.row == "greybox":  # it leaves out what is hopeless by its table
+                assert set(run.codes[: run.first]) <= set(known.codes[: known.first])
 
 
 def test_the_committed_table_is_that_of_the_recorded_runs(tmp_path):
@@ -41,7 +47,7 @@ def test_the_committed_table_is_that_of_the_recorded_runs(tmp_path):
 
 
 def test_a_pick_is_the_least_drop_within_its_share_of_the_macs():
-    run = next(run for run in RUNS if run.problem == "digits-channels")
+    run = next(run for run in RUNS if run.problem == "digits-channels" and run.objectives == 2)
     code = recovered.best_within(run, 0.3, 80)
     drop, macs = next(values[:2] for values, known in zip(run.values, run.codes, strict=True) if known == code)
     assert macs <= 0.3 * run.values[0][1]
@@ -49,6 +55,6 @@ def test_a_pick_is_the_least_drop_within_its_share_of_the_macs():
 
 
 def test_on_digits_greybox_is_ahead_of_every_optuna_sampler_after_80_trials():
-    digits = [run for run in RUNS if run.problem == "digits-channels"]
+    digits = [run for run in RUNS if run.problem == "digits-channels" and run.objectives == 2]
     reached = {row: np.median([volumes(r)[79] for r in digits if r.row == row]) for row in {r.row for r in digits}}
     assert reached["greybox"] > max(value for row, value in reached.items() if "greybox" not in row)

@@ -47,7 +47,7 @@ _NOISE = 0.005
 _LEAST_SCALE = 0.01
 """Of the score: where no drop is allowed at all, or hardly any, drops up to this are still told apart."""
 
-CRITERION_SHARE = 0.3
+CRITERION_SHARE = 0.6
 """How far apart two criteria lie at full sparsity, beside the distance of 1 between dense and full sparsity."""
 
 
@@ -137,7 +137,8 @@ class SpaceKnowledge:
         self.dense = dense
         self._dense = {name: float(self.metrics(dense[None], [name])[0, 0]) for name in (*self._others, *self._limits)}
 
-    def _picked(self, codes: Codes, knob: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def picked(self, codes: Codes, knob: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the method and the sparsity of a knob in each row, by their numbers, shape (n,) each."""
         method, sparsity = self._places[knob]
         nothing = np.zeros(len(codes), np.int64)
         return (
@@ -160,7 +161,7 @@ class SpaceKnowledge:
         """Return the first of the rows that give the same config."""
         out = codes.copy()
         for knob, table in enumerate(self.tables):
-            method, sparsity = self._picked(codes, knob)
+            method, sparsity = self.picked(codes, knob)
             for place, first in zip(self._places[knob], table.first, strict=True):
                 if place is not None:
                     out[:, place] = first[method, sparsity]
@@ -170,7 +171,7 @@ class SpaceKnowledge:
         """Return for each knob the fraction that goes, once for each granularity, and a little for each criterion."""
         columns, owner = [], []
         for knob, table in enumerate(self.tables):
-            method, sparsity = self._picked(codes, knob)
+            method, sparsity = self.picked(codes, knob)
             columns.append(table.coordinates[method, sparsity])
             owner += [knob] * table.coordinates.shape[2]
         if self._precision is not None:
@@ -184,7 +185,7 @@ class SpaceKnowledge:
             return None
         total = np.zeros(len(codes))
         for knob, damage in enumerate(self._damage):
-            total += damage[self._picked(codes, knob)]
+            total += damage[self.picked(codes, knob)]
         return total
 
     def metrics(self, codes: Codes, names: Sequence[str]) -> Floats:
@@ -236,7 +237,7 @@ class SpaceKnowledge:
         pattern = np.full((len(codes), len(self._layers)), NO_PATTERN, np.int64)
         fraction = np.zeros(pattern.shape)
         for knob, table in enumerate(self.tables):
-            method, sparsity = self._picked(codes, knob)
+            method, sparsity = self.picked(codes, knob)
             if table.knob.group is not None:
                 kept[:, self._groups[table.knob.group.name]] -= table.gone[method, sparsity]
             if any(key and not granularity(key).removed for key in table.keys):
