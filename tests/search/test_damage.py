@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from autoprune.search.damage import DAMAGE, DamageTable, damage_table
-from autoprune.search.greybox.seeds import descent, seeds
+from autoprune.search.greybox import seeds as seeds_module
+from autoprune.search.greybox.seeds import descent, hopeless, seeds
 from autoprune.search.greybox.space import SpaceKnowledge
 from autoprune.search.proposals import make_proposals
 from autoprune.search.study import Study
@@ -204,6 +205,45 @@ def test_a_greybox_study_probes_first_and_lets_the_sampler_read_what_it_found(tm
     again.run()
     assert again.records().study.damage == records.study.damage
     assert again.records().trials[:14] == records.trials
+
+
+def test_damage_between_probes_is_a_power_and_a_ratio_of_two_small_numbers_stays_near_one(proposals):
+    # The stem has eight channels: 20, 40, 60 and 80 % of them are 1, 3, 4 and 6.
+    probes = (
+        record("magnitude_l2", 0.1, 0.25),
+        record("magnitude_l2", 0.4, 0.375),
+        record("random", 0.4, 0.375),
+        record("magnitude_l2", 0.9, 0.75),
+    )
+    knob = proposals.knobs[0]
+    table = DamageTable(probes, proposals, 1.0).arrays(proposals)[knob.name]
+    known = next(m for m, method in enumerate(knob.methods) if method.endswith("magnitude_l2"))
+    between = 0.42 * (0.92 / 0.42) ** (np.log(0.5 / 0.375) / np.log(2)) - 0.02
+    assert table[known] == pytest.approx([0.0, 0.1 * 0.5**2, 0.4, between, 0.9])
+    tiny = (record("magnitude_l2", 1e-5, 0.4), record("random", 1e-3, 0.4), record("magnitude_l2", 0.5, 0.8))
+    rows = DamageTable(tiny, proposals, 1.0).arrays(proposals)[knob.name]
+    assert rows.max() < 0.5 * 1.1, "a hundred times next to nothing is next to nothing"
+
+
+def test_what_the_table_says_is_broken_is_no_first_trial(runner, proposals, tmp_path, monkeypatch):
+    name = proposals.knobs[0].name
+    probes = (record("magnitude_l2", 0.01, 0.2, name), record("magnitude_l2", 0.9, 0.8, name))
+    known = SpaceKnowledge(
+        proposals,
+        runner.costs.devices,
+        ("accuracy_drop", "macs"),
+        0.2,
+        1.0,
+        table=DamageTable(probes, proposals, 1.0).arrays(proposals),
+    )
+    assert hopeless(known, proposals.uniform(0.8))
+    assert not hopeless(known, proposals.uniform(0.2))
+    assert not hopeless(known, {}), "nothing is known of a part of a config"
+    monkeypatch.setattr(seeds_module, "HOPELESS", -1.0)
+    study = Study(small_task.task(), small_spec(trials=5), tmp_path)
+    study.run()
+    origins = [trial.origin for trial in study.records().trials]
+    assert origins == ["dense"] + 4 * ["greybox"]
 
 
 def test_other_samplers_start_with_configs_that_follow_from_the_table(tmp_path):

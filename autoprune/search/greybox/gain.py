@@ -15,7 +15,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from scipy.stats import qmc
 
 from autoprune.search.greybox.domain import Floats
 
@@ -146,5 +145,7 @@ def expected_gain_of_uncertain(stairs: Stairs, below: Floats, mean: Floats, devi
 
 @lru_cache(maxsize=8)
 def _sobol(dimensions: int) -> Floats:
+    from scipy.stats import qmc  # scipy.stats takes a second to import, and few searches have so many objectives
+
     points: Floats = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(0)).random(CORNERS)
     return points

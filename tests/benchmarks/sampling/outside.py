@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -129,9 +130,13 @@ def _of_runs(runs: Sequence[Run], trials: int, share: float) -> str:
     drops = []
     for run in runs:
         values = np.array(run.values)[:trials]
-        drops.append(float(values[values[:, 1] <= share * values[0, 1] * 1.0001, 0].min()))
+        inside = values[values[:, 1] <= share * values[0, 1] * 1.0001, 0]
+        drops.append(float(inside.min()) if len(inside) else math.inf)
+    if math.isinf(float(np.median(drops))):
+        return "none"
     low, middle, high = min(drops), float(np.median(drops)), max(drops)
-    return f"{middle:.3f} ({low:.3f}–{high:.3f})" if len(drops) > 1 else f"{middle:.3f}"
+    most = "none" if math.isinf(high) else f"{high:.3f}"
+    return f"{middle:.3f} ({low:.3f}–{most})" if len(drops) > 1 else f"{middle:.3f}"
 
 
 def line_of(step: Step) -> str:

@@ -32,7 +32,7 @@ repeats again. `greybox` first tries single choices on small batches (the damage
 first trials that are hopeless by it; `greybox, no table` does without. What the table took, in time, is given in
 trials: the columns "table counted" have as many trials less. Seeds are 0 to 4 in order, none left out; the last section
 says what was not run. `greybox` was tuned on the two-objective races of channels: their seeds, and its own parts that
-were tried, are no fresh evidence for it; mixed spaces and four objectives were not looked at while it was made.
+were tried, are no fresh evidence for it; mixed spaces and four objectives decided nothing.
 
 [What the picks are worth after fine-tuning](after-recovery.md) · [rows from outside](outside.md) ·
 [how good the damage table is](damage.md) · [time of a proposal](ask-time.md)
@@ -127,7 +127,10 @@ def _goal(
     for (problem, objectives), rows in sorted(races.items()):
         curves = {row: [volumes(run) for run in found] for row, found in rows.items()}
         counted = 80 - table_trials(rows, probes[problem]) if problem in probes else 80
-        ours = [_cell(_median(curves.get("greybox", ()), count)) for count in (40, 80, counted)]
+        ours = [
+            _cell(_median(curves.get("greybox", ()), count)) if count > 0 else "none left"
+            for count in (40, 80, counted)
+        ]
         theirs = []
         for count in (80, AT[-1]):
             row = max((name for name in rows if name in OPTUNA), key=lambda n: _median(curves[n], count), default="")
