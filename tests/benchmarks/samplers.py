@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.samplers run --data DIR --problem resnet20-channels --row tpe greybox [--seeds 0 1 2]
     python -m tests.benchmarks.samplers recover --data DIR --problem resnet20-channels
-    python -m tests.benchmarks.samplers outside --data DIR --torch-pruning FOLDER --problem resnet20-channels
+    python -m tests.benchmarks.samplers outside --data DIR --modelopt FOLDER --problem resnet20-channels
     python -m tests.benchmarks.samplers damage --data DIR --problem resnet20-channels digits-channels
     python -m tests.benchmarks.samplers table
 
@@ -11,7 +11,8 @@ trials that follow from it), "tpe, plain" (without first trials but the dense mo
 
 ``run`` appends to ``reports/samplers/recorded/PROBLEM.jsonl``; evaluations are kept in ``--work`` and made once.
 ``recover`` fine-tunes what rows pick at a share of the MACs and appends to ``reports/samplers/recovered/``.
-``outside`` records Torch-Pruning's ladders. ``damage`` holds the damage table against single choices scored whole.
+``outside`` records Torch-Pruning's ladders (``--torch-pruning FOLDER``) and ModelOpt's FastNAS (``--modelopt FOLDER``).
+``damage`` holds the damage table against single choices scored whole.
 ``table`` writes the pages of ``reports/samplers`` and their plots from what was recorded, in seconds.
 """
 
@@ -29,7 +30,7 @@ from autoprune.search.greybox.seeds import MOST_SEEDS, hopeless, seeds
 from autoprune.search.opening import opening
 from autoprune.search.samplers import SAMPLERS
 from autoprune.spec.config import PruningConfig
-from tests.benchmarks.sampling import damage, outside, recovered
+from tests.benchmarks.sampling import damage, fastnas, outside, recovered
 from tests.benchmarks.sampling.evaluations import Evaluations
 from tests.benchmarks.sampling.problems import Problem
 from tests.benchmarks.sampling.race import Make, race, read_run
@@ -130,12 +131,18 @@ def recover_picks(options: argparse.Namespace) -> None:
 
 
 def record_outside(options: argparse.Namespace) -> None:
-    """Record Torch-Pruning's ladders on a problem, anew."""
+    """Record the tools that are given on a problem, anew; what was recorded of others stays."""
     network, _, space = options.problem.partition("-")
     evaluations = Evaluations(Problem(network, space), options.data, options.work)
     path = options.out / "outside" / f"{options.problem}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    steps = list(outside.ladders(evaluations, options.torch_pruning))
+    steps = [outside.Step(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    if options.torch_pruning:
+        steps = [step for step in steps if step.row.startswith("fastnas")]
+        steps[:0] = outside.ladders(evaluations, options.torch_pruning)
+    if options.modelopt:
+        steps = [step for step in steps if not step.row.startswith("fastnas")]
+        steps += fastnas.fastnas(evaluations, options.modelopt)
     path.write_text("".join(outside.line_of(step) + "\n" for step in steps))
     print(options.problem, *steps, sep="\n")
 
@@ -175,7 +182,8 @@ def main() -> None:
     three.add_argument("--data", type=Path, required=True)
     three.add_argument("--work", type=Path, default=Path("runs/samplers"))
     three.add_argument("--problem", required=True)
-    three.add_argument("--torch-pruning", type=Path, required=True, help="folder that it was installed into")
+    three.add_argument("--torch-pruning", type=Path, help="folder that it was installed into")
+    three.add_argument("--modelopt", type=Path, help="folder that NVIDIA ModelOpt was installed into")
     four = commands.add_parser("damage")
     four.add_argument("--data", type=Path, required=True)
     four.add_argument("--work", type=Path, default=Path("runs/samplers"))

@@ -16,6 +16,7 @@ from faulty_task import FAULTS
 
 from autoprune.errors import ClusterError
 from autoprune.search import storage
+from autoprune.search.ray.cluster import Node, check_versions, join, nodes
 from autoprune.search.study import Study
 from autoprune.spec.executor import RaySpec
 from autoprune.spec.study import StudySpec
@@ -141,6 +142,7 @@ def test_what_ran_on_a_node_that_leaves_is_run_again(cluster, tmp_path):
 
     run(spec_of(cluster.address, "faulty_task:task", 10, target="board", retries=2), directory, on_trial)
     cluster.workers.append(cluster.add_node(num_cpus=1))
+    cluster.wait_for_nodes(timeout=300)  # until Ray has noticed: the next test shall not meet it
     finished = check_settled(directory, 10)
     assert [r.state for r in finished] == ["complete"] * 10
     (lost,) = [r for r in finished if r.worker.events]
@@ -249,3 +251,16 @@ def test_a_node_with_another_version_is_told(cluster, tmp_path):
             run(spec_of(cluster.address), tmp_path / "run")
     finally:
         cluster.remove_node(node)
+        cluster.wait_for_nodes(timeout=300)
+
+
+def test_a_node_that_has_left_since_is_no_reason_to_stop(cluster, caplog):
+    import ray
+
+    join(RaySpec(address=cluster.address))
+    try:
+        away = Node(id="ab" * 28, host="away", resources={})
+        check_versions([*nodes(), away])
+    finally:
+        ray.shutdown()
+    assert "node away has left the cluster" in caplog.text

@@ -198,7 +198,7 @@ def _lacks(found: Sequence[Node], target: str) -> str:
 
 
 def check_versions(found: Sequence[Node], patience_s: float = PATIENCE_S) -> None:
-    """Ask every node what it runs.
+    """Ask every node what it runs; one that has left since is none.
 
     Raises:
         ClusterError: A node runs another version of Python, torch or autoprune, or lacks one.
@@ -226,6 +226,11 @@ def check_versions(found: Sequence[Node], patience_s: float = PATIENCE_S) -> Non
             ) from error
         except Exception as error:
             reason = one_line(getattr(error, "cause", None) or error)
+            gone = isinstance(error, ray.exceptions.TaskUnschedulableError | ray.exceptions.NodeDiedError)
+            if gone or asked[ref].id not in {node.id for node in nodes()}:
+                # Ray takes seconds to notice that a node has left; what runs on it then is run again elsewhere.
+                _log.warning("node %s has left the cluster (%s)", host, reason)
+                continue
             raise ClusterError(
                 f"node {host} cannot run autoprune ({reason}); install the same packages on every node"
             ) from error
