@@ -39,7 +39,7 @@ were tried, are no fresh evidence for it; mixed spaces and four objectives decid
 """
 
 
-NOT_RUN = ('Optuna\'s GP, and a row without first trials and duplicate avoidance (`--row gp "tpe, plain"`)',)
+NOT_RUN = ('Optuna\'s GP (`--row gp`) and "tpe, plain", but for the digits',)
 
 
 def read_runs(folder: Path) -> list[Run]:
