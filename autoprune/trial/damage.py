@@ -28,7 +28,8 @@ LEAST_SAMPLES = 16
 """Samples that a probe is scored on, where the task has a loss."""
 
 TRIALS_WORTH = 16.0
-"""What a table may cost: as many samples through the network as this many trials take."""
+"""What a table is to cost: as many samples through the network as this many trials take, or, where there are many
+probes, :data:`LEAST_SAMPLES` for each and the time to build its network."""
 
 CONTEST = 0.25
 """Share of a probe's samples on which criteria are compared with one another."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,9 @@ def test_another_process_on_the_same_core_is_seen(threads):
     try:
         os.sched_setaffinity(0, core)
         other.stdout.readline()
-        waits, waited = Waits(threads), 0.0
-        while waited < 1e-3:  # it comes to this as soon as the other process gets its share
+        waits, waited, began = Waits(threads), 0.0, time.monotonic()
+        # It comes to this as soon as the other process gets its share; a kernel that keeps no books fails, not hangs.
+        while waited < 1e-3 and time.monotonic() - began < 120:
             sum(range(100_000))
             waited += waits()
     finally:
@@ -98,4 +100,4 @@ def test_another_process_on_the_same_core_is_seen(threads):
         other.kill()
         other.wait()
         other.stdout.close()
-    assert waited < 60, "seconds, not nanoseconds"
+    assert 1e-3 <= waited < 130, "seconds, not nanoseconds"
