@@ -6,9 +6,9 @@ the sparsity, below the lowest its square, and the other criteria get the best o
 (A table of one evaluation for each layer and width is that of NVIDIA's FastNAS; here the probed network has its own
 batch statistics, and is scored by its loss.)
 
-What the whole table costs in trials stands in ``reports/samplers``: more where layers have many granularities. How good a
-guide it is, a sampler learns from its trials: ``greybox`` takes the estimate as a trend with a slope of its own. Others
-start with configs that follow from it.
+What the whole table costs in trials stands in ``reports/samplers``: more where layers have many granularities. How good
+a guide it is, a sampler learns from its trials: ``greybox`` takes the estimate as a trend with a slope of its own.
+Others start with configs that follow from it.
 
 Probes are kept in the study's storage, group by group: a study that goes on does not try them again.
 """
