@@ -189,7 +189,7 @@ def _plot(rows: Mapping[str, Sequence[Run]]) -> str:
         curves[row] = np.median([curve[: min(map(len, whole))] for curve in whole], axis=0)
     low = min(float(curve[14]) for curve in curves.values())
     high = max(float(curve[-1]) for curve in curves.values())
-    colours = ("#0b6e4f", "#1f77b4", "#d1495b", "#8d6a9f", "#e09f3e", "#555555")
+    colours = ("#0b6e4f", "#1f77b4", "#d1495b", "#8d6a9f", "#e09f3e", "#555555", "#7a5c2e")
 
     def at(trial: int, value: float) -> str:
         x = left + (width - left - 120) * np.log(trial / 15) / np.log(320 / 15)
