@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from autoprune.results.formats import ScoreFormat, number, plain, seconds
+from autoprune.results.formats import ScoreFormat, number, percent, plain, seconds
 from autoprune.spec.front import DENSE, front, hypervolume_of
 from autoprune.spec.objectives import METRICS
 from autoprune.spec.record import EnergyRecord, LatencyRecord, RunRecords, TrialRecord
@@ -100,7 +100,12 @@ def _latency(records: RunRecords) -> tuple[str, ...]:
     if not paired:
         return tuple(lines)
     reasons = tally(latency.reason for latency in paired if latency.reason)
-    return (*lines, _precision(paired, records), *(_sentence(reason, n) for reason, n in reasons[:MOST_REASONS]))
+    return (
+        *lines,
+        _precision(paired, records),
+        *_slowed(paired),
+        *(_sentence(reason, n) for reason, n in reasons[:MOST_REASONS]),
+    )
 
 
 def _recovery(records: RunRecords) -> tuple[str, ...]:
@@ -120,6 +125,19 @@ def _precision(paired: list[LatencyRecord], records: RunRecords) -> str:
         "The ratio to dense is measured in pairs and multiplied by the study's dense latency; its 95 % interval is "
         f"±{number(half * 100, 2)} % in the median trial. In {loose} of {len(paired)} trials it did not become "
         f"as narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}; these are marked ?."
+    )
+
+
+def _slowed(paired: list[LatencyRecord]) -> tuple[str, ...]:
+    """Return what the meter left out because the machine was slow meanwhile."""
+    trials = sum(bool(latency.slowed) for latency in paired)
+    if not trials:
+        return ()
+    out = sum(latency.slowed or 0 for latency in paired)
+    taken = out + sum(latency.pairs for latency in paired)
+    return (
+        f"{percent(out / taken)} of the pairs, in {trials} of {len(paired)} trials, do not count: the machine ran "
+        "slower than it can meanwhile (another load, or a lowered clock), and the ratio may be another then.",
     )
 
 

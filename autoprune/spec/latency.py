@@ -127,6 +127,8 @@ class LatencySpec(Document):
         threads: CPU threads of the runtime.
         half_width: Wanted half-width of the 95 % interval of the ratio to dense (0.02 is +-2 %).
         budget_s: Seconds after which one measurement ends in any case; compiling and exporting are not counted.
+        wait_s: Seconds beyond the budget that a measurement may wait for a machine that runs slower than it was seen
+            to (a busy host, a lowered clock); left out: as long as the budget. 0: never.
         dtype: Floating type that a copy of the model is cast to for the measurement; left out: the model's own.
         affinity: CPU cores that this process is pinned to while it measures; left out: all that it may use.
         command: For the runtime ``command``: what measures.
@@ -146,6 +148,7 @@ class LatencySpec(Document):
     half_width: Annotated[float, Field(gt=0, lt=1)] = 0.02
     budget_s: Annotated[float, Field(gt=0)] = 3.0
     # No default but None below: a study of an older version stays the same study.
+    wait_s: Annotated[float, Field(ge=0)] | None = None
     dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
     affinity: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     command: CommandSpec | None = None
@@ -153,6 +156,11 @@ class LatencySpec(Document):
     record: str | None = None
     energy_meter: str | None = None
     survey_s: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Most seconds that a measurement waits for a slow machine."""
+        return self.budget_s if self.wait_s is None else self.wait_s
 
     @model_validator(mode="after")
     def _keys_of_runtimes(self) -> LatencySpec:

@@ -89,6 +89,7 @@ class LatencyRecord(Document):
         conditions: What was set; absent for a modelled latency.
         retries: Calls of a command that failed and were repeated; absent for other runtimes.
         repeated: Samples taken again because another process held the core meanwhile; absent where none was.
+        slowed: Pairs that do not count because the machine was slow meanwhile; absent where there are none.
         energy: What a meter counted meanwhile, on its way into the record of energy.
     """
 
@@ -111,6 +112,7 @@ class LatencyRecord(Document):
     conditions: LatencyConditions | None = None
     retries: int | None = None
     repeated: int | None = None
+    slowed: int | None = None
     energy: MeasuredEnergy | None = None
 
 

@@ -50,6 +50,7 @@ class RecordedLatency(Document):
         warmup_rounds: Rounds before the first sample.
         steady: Whether the warm-up saw a steady state.
         prepare_s: Seconds of compiling or exporting.
+        slowed: Pairs beside these that were taken while the machine was slow.
         energy: What an energy meter counted.
     """
 
@@ -63,6 +64,7 @@ class RecordedLatency(Document):
     warmup_rounds: int | None = None
     steady: bool | None = None
     prepare_s: float | None = None
+    slowed: int | None = None
     energy: MeasuredEnergy | None = None
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class Surveyor:
         self._one_s = min(max(budget_s / _PARTS, _LEAST_S), _MOST_S)
         spec = runner.spec.latency
         self._inputs = rebatch(runner.task.args, runner.task.kwargs, spec.batch)
-        self._spec = spec.model_copy(update={"budget_s": self._one_s})
+        self._spec = spec.model_copy(update={"budget_s": self._one_s, "wait_s": 0.0})  # many, soon: none waits
         meter = None if runner.meter is None else AloneMeter(spec, self._one_s)
         self._trials = Trials(runner, self._inputs, meter)
 

@@ -43,8 +43,10 @@ from autoprune.trial.task import Task
 
 TRIAL_S = (3.0, 30.0, 300.0)
 WORKERS = (4, 16, 64, 256)
-LOAD_S, HALF_WIDTH = 8.0, 0.005
-"""Budget and wanted precision of each measurement beside busy cores: two that are compared both err."""
+LOAD_S, HALF_WIDTH, TURNS = 2.0, 0.005, 7
+"""Budget and wanted precision of each measurement beside busy cores, and how often each is made: a host drifts."""
+
+LOADS = ("quiet", "quiet again", "busy")
 
 ROUNDS = 4
 """Trials of a simulated study for each of its workers."""
@@ -233,8 +235,11 @@ class SimulatedCluster:
         pass
 
 
-def under_load(networks: int, budget_s: float) -> list[str]:
-    """Ratios of the meter actor with the other cores idle, idle once more, and with a worker computing on each."""
+def under_load(networks: int, budget_s: float, turns: int) -> list[str]:
+    """Ratios of the meter actor with the other cores idle, idle once more, and with a worker computing on each.
+
+    The three take turns, in an order that turns round each time, so that a host that drifts favours none.
+    """
     import ray
 
     from autoprune.search.ray import cluster
@@ -268,17 +273,20 @@ def under_load(networks: int, budget_s: float) -> list[str]:
     flag = Path(tempfile.mkdtemp()) / "burn"
     burners = [_burner(ray, str(flag), place.cores) for _ in range(max(cores - 1, 1))]
     ratios: list[list[float]] = []
+    ray.get(meter.measure.remote(None, None))
     for network in packed:
-        ratios.append([])
-        for load in ("quiet", "quiet again", "busy"):
-            if load == "busy":
-                flag.touch()
-                time.sleep(1)
-            measured = ray.get(meter.measure.remote(network, None))
-            flag.unlink(missing_ok=True)
-            time.sleep(0.5)
-            assert measured.latency is not None, measured.error
-            ratios[-1].append(measured.latency.ratio)
+        found: dict[str, list[float]] = {load: [] for load in LOADS}
+        for turn in range(turns):
+            for load in (*LOADS[turn % 3 :], *LOADS[: turn % 3]):
+                if load == "busy":
+                    flag.touch()
+                    time.sleep(0.5)
+                measured = ray.get(meter.measure.remote(network, None))
+                flag.unlink(missing_ok=True)
+                time.sleep(0.1)
+                assert measured.latency is not None, measured.error
+                found[load].append(measured.latency.ratio)
+        ratios.append([float(np.median(found[load])) for load in LOADS])
     for burner in burners:
         ray.cancel(burner, force=True)
     ray.shutdown()
@@ -381,12 +389,12 @@ case), `random` or `qmc`, or several drivers on one storage.
 
 
 def load_section(quick: bool, _: Path) -> str:
-    rows = under_load(2 if quick else 6, 0.5 if quick else LOAD_S)
+    rows = under_load(2 if quick else 6, 0.3 if quick else LOAD_S, 1 if quick else TURNS)
     return f"""## The meter beside busy cores
 
 The digits network pruned uniformly, batch 1, one thread; ratio to dense with the other cores idle, idle once more (what
-the meter's own repeats differ by), and with a worker on each of them that computes without a pause. One after the other
-for each network, until ±{HALF_WIDTH:.1%} or for {LOAD_S:g} s.
+the meter's own repeats differ by), and with a worker on each of them that computes without a pause. In turns, each
+{TURNS} times until ±{HALF_WIDTH:.1%} or for {LOAD_S:g} s, twice that where the host runs slow meanwhile; medians.
 
 | network | quiet | quiet again | busy | quiet again against quiet | busy against quiet |
 |---|---|---|---|---|---|

@@ -152,6 +152,11 @@ def main() -> None:
         if runtime in runtimes and arguments.only in name + TITLES[variant]:
             rows.append(row(name, runtime, arguments.data, arguments.share, variant))
             print(rows[-1][0], flush=True)
+            write(rows, runtimes, arguments.output)
+
+
+def write(rows: list[tuple[str, str]], runtimes: list[str], output: Path) -> None:
+    """Write the report of what is there: a run that is stopped has lost the rest alone."""
     command = "PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_prediction.py DATA"
     versions = [f"torch {torch.__version__}", *(f"ONNX Runtime {version(r)}" for r in runtimes if r != "torch")]
     where = f"{machine_title()}, {', '.join(versions)}, one thread, batch 1."
@@ -175,10 +180,8 @@ def main() -> None:
         *("", f"| network | runtime |{' |' * (len(CURVE) + 1)}", f"|{'---|' * (len(CURVE) + 3)}"),
         *(curve for _, curve in rows),
     ]
-    text = "\n".join(lines) + "\n"
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(text)
-    print(text)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -264,6 +264,20 @@ def test_a_missed_precision_is_told_with_its_reason(records):
     assert told[-1] == f"T{reason[1:]} (1 trials)."
 
 
+def test_pairs_of_a_slow_machine_are_told(records):
+    slow = records.trials[3]
+    latency = slow.latency.model_copy(update={"pairs": 30, "slowed": 70})
+    trials = (*records.trials[:3], slow.model_copy(update={"latency": latency}), *records.trials[4:])
+    told = next(f.sentences for f in facts(records.model_copy(update={"trials": trials})) if f.title == "Latency")
+    others = [
+        t.latency.pairs for t in records.trials if t.latency and t.latency.pairs and t.origin != "dense" and t != slow
+    ]
+    part = 70 / (100 + sum(others))
+    assert (
+        f"{part:.0%}".replace("%", " %") + f" of the pairs, in 1 of {len(others) + 1} trials, do not count" in told[-1]
+    )
+
+
 def test_the_numbers_name_their_meters(records):
     told = {fact.title: " ".join(fact.sentences) for fact in facts(records)}
     assert "torch 2.13.0, 1 thread, batch 1" in told["Latency"]

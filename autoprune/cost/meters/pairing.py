@@ -12,7 +12,9 @@ from math import isfinite
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autoprune.cost.meters.pace import Pace
 from autoprune.cost.meters.result import (
     MIN_PAIRS,
     PairedLatency,
@@ -26,55 +28,114 @@ from autoprune.spec.study import LatencySpec
 
 Side = Literal["dense", "candidate"]
 
+_FIRST = 1 / 3  # of its budget, that the first measurement beside a reference takes to get to know the machine
+
 
 def measure_blocks(
-    sample: Callable[[Side], float], elapsed: Callable[[], float], spec: LatencySpec, meter: str, seed: int = 0
+    sample: Callable[[Side], float],
+    elapsed: Callable[[], float],
+    spec: LatencySpec,
+    meter: str,
+    seed: int = 0,
+    pace: Pace | None = None,
 ) -> PairedLatency:
     """Run A B B A blocks until the interval of the ratio is narrow enough or the budget is spent.
 
     Args:
         sample: Seconds of one run of a side.
         elapsed: Seconds since the measurement began, warm-up included.
-        spec: ``half_width``, relative to the ratio, and ``budget_s``. At least one block runs.
+        spec: ``half_width``, relative to the ratio, ``budget_s`` and ``wait_s``. At least one block runs.
         meter: Description for the result.
         seed: Of the bootstrap.
+        pace: What is known of the machine's speed beside this reference; pairs taken while it is slow count only where
+            there are no others, and the time that they took is added to the budget, up to ``wait_s``. The first
+            measurement takes a third of its budget at least. None: every pair counts.
 
     Raises:
         MeterError: A sample is not a positive, finite number.
     """
-    pairs: list[tuple[float, float]] = []
-    check_at, converged = MIN_PAIRS, False
+    blocks = _Blocks(pace)
+    least_s = _FIRST * spec.budget_s if pace is not None and pace.new else 0.0
+    end_s, check_at, converged = spec.budget_s, MIN_PAIRS, False
     ratio = low = high = float("nan")
     while not converged:
         first = sample("dense"), sample("candidate")
         second = sample("candidate"), sample("dense")
-        pairs += [first, (second[1], second[0])]
         for seconds in (*first, *second):
             check_sample(seconds, meter)
-        spent = elapsed() >= spec.budget_s
+        now = elapsed()
+        blocks.add(first, (second[1], second[0]), now)
+        if now >= end_s:
+            end_s = spec.budget_s + min(blocks.slow_s(), spec.longest_wait_s)
+        spent = now >= end_s
         # Checked at growing counts only: to look at the interval costs time, and to stop at the first lucky one biases.
-        if spent or len(pairs) >= check_at:
-            ratio, low, high = ratio_interval(pairs, seed)
-            converged = len(pairs) >= MIN_PAIRS and (high - low) / 2 <= spec.half_width * ratio
-            check_at = len(pairs) * 3 // 2
+        if spent or (len(blocks.pairs) >= check_at and now >= least_s):
+            counted = blocks.counted()
+            if spent or blocks.quick:
+                ratio, low, high = ratio_interval(counted, seed)
+                converged = len(counted) >= MIN_PAIRS and (high - low) / 2 <= spec.half_width * ratio
+            check_at = len(blocks.pairs) + (len(counted) // 2 if blocks.quick else MIN_PAIRS)
         if spent:
             break
-    times = np.asarray(pairs) * 1e3
-    return PairedLatency(
-        ratio=ratio,
-        low=low,
-        high=high,
-        dense_ms=float(np.median(times[:, 0])),
-        candidate_ms=float(np.median(times[:, 1])),
-        candidate_p90_ms=float(np.percentile(times[:, 1], 90)),
-        candidate_p99_ms=float(np.percentile(times[:, 1], 99)),
-        outliers=outlier_count(times[:, 0]) + outlier_count(times[:, 1]),
-        pairs=len(pairs),
-        converged=converged,
-        reason="" if converged else _reason(len(pairs), (high - low) / 2 / ratio, spec),
-        meter=meter,
-        samples_s=tuple(pairs),
-    )
+    return blocks.result((ratio, low, high), converged, spec, meter)
+
+
+class _Blocks:
+    """The pairs of a measurement, and which of them ran while the machine was at full speed."""
+
+    def __init__(self, pace: Pace | None) -> None:
+        self._pace = pace
+        self._ends_s: list[float] = []
+        self.pairs: list[tuple[float, float]] = []
+        self.quick = True  # whether enough of them did
+
+    def add(self, first: tuple[float, float], second: tuple[float, float], now: float) -> None:
+        """Take the two pairs of a block, (dense, candidate) each."""
+        self.pairs += [first, second]
+        self._ends_s.append(now)
+
+    def slow_s(self) -> float:
+        """Return the seconds of blocks that have no pair at full speed."""
+        slow = ~self._full().reshape(-1, 2).any(axis=1)
+        return float(np.diff(self._ends_s, prepend=0.0)[slow].sum())
+
+    def counted(self) -> list[tuple[float, float]]:
+        """Return the pairs that count: those at full speed where they are enough for an interval, else all."""
+        full = self._full()
+        self.quick = bool(full.all()) or int(full.sum()) >= MIN_PAIRS
+        return [pair for pair, fits in zip(self.pairs, full, strict=True) if fits] if self.quick else self.pairs
+
+    def _full(self) -> NDArray[np.bool_]:
+        return np.ones(len(self.pairs), bool) if self._pace is None else self._pace.quick(self.pairs)
+
+    def result(
+        self, interval: tuple[float, float, float], converged: bool, spec: LatencySpec, meter: str
+    ) -> PairedLatency:
+        """Return the measurement, of the pairs that count."""
+        counted = self.counted()
+        ratio, low, high = interval
+        reason = "" if converged else _reason(len(counted), (high - low) / 2 / ratio, spec)
+        if self._pace is not None:
+            if not self.quick:
+                converged, reason = False, _slow(self._pace.speed(self.pairs))
+            self._pace.remember(self.pairs)
+        times = np.asarray(counted) * 1e3
+        return PairedLatency(
+            ratio=ratio,
+            low=low,
+            high=high,
+            dense_ms=float(np.median(times[:, 0])),
+            candidate_ms=float(np.median(times[:, 1])),
+            candidate_p90_ms=float(np.percentile(times[:, 1], 90)),
+            candidate_p99_ms=float(np.percentile(times[:, 1], 99)),
+            outliers=outlier_count(times[:, 0]) + outlier_count(times[:, 1]),
+            pairs=len(counted),
+            slowed=len(self.pairs) - len(counted),
+            converged=converged,
+            reason=reason,
+            meter=meter,
+            samples_s=tuple(counted),
+        )
 
 
 def measure_samples(
@@ -136,6 +197,13 @@ def check_sample(seconds: float, meter: str) -> float:
             f"a latency sample is {seconds!r} s where a positive number is needed ({meter}); measure again"
         )
     return seconds
+
+
+def _slow(speed: float) -> str:
+    return (
+        f"the machine ran at {speed:.0%} of its full speed all the while (another load, or a lowered clock), where the "
+        "ratio may be another; quieten it, or let the meter wait for longer (latency.wait_s)"
+    )
 
 
 def _reason(pairs: int, half: float, spec: LatencySpec) -> str:

@@ -71,6 +71,7 @@ class RecordingMeter:
                 warmup_rounds=found.warmup_rounds,
                 steady=found.steady,
                 prepare_s=found.prepare_s,
+                slowed=found.slowed or None,
                 energy=found.energy,
             )
         )
@@ -149,6 +150,7 @@ class ReplayMeter:
             warmup_rounds=entry.warmup_rounds,
             steady=entry.steady,
             prepare_s=entry.prepare_s,
+            slowed=entry.slowed,
             energy=entry.energy,
         )
 

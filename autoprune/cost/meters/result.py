@@ -31,10 +31,10 @@ class PairedLatency:
         dense_ms: Median of the dense samples.
         candidate_ms: Median of the candidate's samples.
         candidate_p90_ms: Their 90th percentile.
-        pairs: Number of pairs.
+        pairs: Number of pairs that count.
         converged: Whether the interval became as narrow as asked before the budget was spent.
         meter: What measured it, and how.
-        samples_s: (dense, candidate) of each pair, seconds for one run: what a recording replays.
+        samples_s: (dense, candidate) of each pair that counts, seconds for one run: what a recording replays.
         candidate_p99_ms: 99th percentile of the candidate's samples.
         outliers: Samples of either side beyond Tukey's fences, 1.5 quartile ranges outside the quartiles.
         warmup_rounds: Rounds run before the first sample.
@@ -44,6 +44,7 @@ class PairedLatency:
         conditions: What was set.
         retries: Calls that failed and were repeated, where a command measures.
         repeated: Samples taken again because another process held the core meanwhile; the first tries count nowhere.
+        slowed: Pairs beside those that count, taken while the machine was slow.
         energy: What an energy meter counted, where one is at hand.
     """
 
@@ -66,6 +67,7 @@ class PairedLatency:
     conditions: LatencyConditions | None = None
     retries: int | None = None
     repeated: int | None = None
+    slowed: int | None = None
     energy: MeasuredEnergy | None = None
 
     def to_record(self, reference_dense_ms: float) -> LatencyRecord:
@@ -94,6 +96,7 @@ class PairedLatency:
             conditions=self.conditions,
             retries=self.retries,
             repeated=self.repeated or None,
+            slowed=self.slowed or None,
             energy=self.energy,
         )
 
