@@ -12,7 +12,7 @@ from autoprune.cost.energy import energy_parts
 from autoprune.cost.extents import Floats
 from autoprune.cost.model import BlueprintError, CostModel
 from autoprune.cost.moved import Moved, TrafficModel
-from autoprune.cost.roofline import Roofline, Times
+from autoprune.cost.roofline import Corners, Roofline, Times
 from autoprune.cost.table import OpTable
 from autoprune.spec.hardware import DeviceProfile
 
@@ -65,6 +65,7 @@ class DeviceCosts:
         varies = ~model.blueprint.extents.constant()[model.blueprint.fields["N"]]
         self._traffic = TrafficModel(dense, profile, runtime, most_images=np.where(varies, dense.N[0], 0))
         self._roofline = Roofline(dense.traits, profile)
+        self._corners = Corners(dense.traits, profile)
         self._dtypes = {
             dtype: np.array([op.dtype == dtype for op in dense.ops], np.bool_)
             for dtype in dict.fromkeys(op.dtype for op in dense.ops)
@@ -86,6 +87,15 @@ class DeviceCosts:
             latency_s=times.seconds.sum(axis=1),
             effective_macs=moved.savings.effective_macs.sum(axis=1),
         )
+
+    def corners_s(self, cost: DeviceCost) -> Floats:
+        """Return the modelled seconds of one run where the device's figures are off, shape (n, 8).
+
+        Args:
+            cost: What :meth:`costs` gave.
+        """
+        moved = cost.moved
+        return self._corners.seconds(cost.table, moved.dense_level_bytes, moved.savings.speedup, moved.fused)
 
     def energy_j(self, cost: DeviceCost, latency_s: Floats | None = None) -> Floats:
         """Return the energy of one run, J, shape (n,).

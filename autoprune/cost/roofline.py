@@ -8,7 +8,9 @@ do. A model orders candidates; where the device is at hand, the measurement repl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -55,20 +57,23 @@ class LatencyPrediction:
         seconds: Whole.
         ops: One entry per operator of the workload.
         meter: What gave the number.
+        corners: The whole at each corner of what is known of the device (:class:`Corners`), s.
     """
 
     seconds: float
     ops: tuple[OpLatency, ...]
     meter: str
+    corners: tuple[float, ...]
 
     def to_record(self, dense: LatencyPrediction) -> LatencyRecord:
-        """Return the record of a trial, relative to the dense prediction; a model has no spread and no pairs."""
+        """Return the record of a trial, relative to the dense prediction: no pairs, and the ratios that may be."""
         ratio = self.seconds / dense.seconds
+        low, high = ratio_range(self.corners, dense.corners)
         return LatencyRecord(
             ms=1e3 * self.seconds,
             ratio=ratio,
-            ratio_low=ratio,
-            ratio_high=ratio,
+            ratio_low=min(low, ratio),
+            ratio_high=max(high, ratio),
             candidate_ms=1e3 * self.seconds,
             candidate_p90_ms=1e3 * self.seconds,
             dense_ms=1e3 * dense.seconds,
@@ -103,8 +108,12 @@ def predict_latency(workload: Workload, traffic: Traffic, profile: DeviceProfile
     table, dense_bytes, speedup, fused = _inputs(workload, traffic)
     times = Roofline(table.traits, profile).times(table, dense_bytes, speedup, fused)
     ops = tuple(_op_latency(n, op.name, times, traffic, profile) for n, op in enumerate(workload.ops))
+    corners = Corners(table.traits, profile).seconds(table, dense_bytes, speedup, fused)
     return LatencyPrediction(
-        seconds=sum(op.seconds for op in ops), ops=ops, meter=roofline_meter(profile, workload.batch, workload.dtype)
+        seconds=sum(op.seconds for op in ops),
+        ops=ops,
+        meter=roofline_meter(profile, workload.batch, workload.dtype),
+        corners=tuple(corners[0].tolist()),
     )
 
 
@@ -122,25 +131,19 @@ def roofline_meter(profile: DeviceProfile, batch: int, dtype: str) -> str:
 def latency_interval(workload: Workload, traffic: Traffic, profile: DeviceProfile) -> tuple[float, float]:
     """Return the shortest and the longest time of one run that the model allows, s.
 
-    Of a calibrated device: off by its leave-one-out error, as a factor. Of any other: with every figure at the quicker
-    and at the slower end of its range; no range stands for a figure that is known.
-
     Args:
         workload: What is executed.
         traffic: Its traffic on this device.
         profile: The device.
     """
-    if profile.calibration is not None:
-        seconds = predict_latency(workload, traffic, profile).seconds
-        factor = 1 + profile.calibration.loo_mape
-        return seconds / factor, seconds * factor
-    table, dense_bytes, speedup, fused = _inputs(workload, traffic)
-    ends: tuple[Pace, Pace] = ("quick", "slow")
-    quick, slow = (
-        float(Roofline(table.traits, profile, end).times(table, dense_bytes, speedup, fused).seconds.sum())
-        for end in ends
-    )
-    return quick, slow
+    corners = predict_latency(workload, traffic, profile).corners
+    return min(corners), max(corners)
+
+
+def ratio_range(candidate: Sequence[float], dense: Sequence[float]) -> tuple[float, float]:
+    """Return the least and the greatest ratio of two networks whose times at the same corners are given, s."""
+    ratios = [one / other for one, other in zip(candidate, dense, strict=True)]
+    return min(ratios), max(ratios)
 
 
 def _inputs(workload: Workload, traffic: Traffic) -> tuple[OpTable, Floats, Floats, NDArray[np.bool_]]:
@@ -218,6 +221,45 @@ class Roofline:
             padded = np.where(across, depthwise, padded)
         unchanged = (macs == 0) | self._traits.of_kind("attention", "recurrent")
         return np.where(unchanged, macs, padded)
+
+
+class Corners:
+    """Times of whole networks where what is known of the device is off: two networks there share its figures.
+
+    Arithmetic, memory and launches each at the quicker or the slower end of their figures' ranges, which makes eight
+    corners; the ratio of two networks lies between those at the corners, closer than their times, for what both wait
+    for cancels. Of a calibrated device the ends are its leave-one-out error, as a factor. No range stands for a figure
+    that is known.
+
+    Args:
+        traits: The operators.
+        profile: The device.
+    """
+
+    def __init__(self, traits: OpTraits, profile: DeviceProfile) -> None:
+        error = profile.calibration.loo_mape if profile.calibration is not None else None
+        ends: tuple[Pace, Pace] = ("quick", "slow") if error is None else ("value", "value")
+        self._ends = tuple(Roofline(traits, profile, end) for end in ends)
+        self._factors = (1.0, 1.0) if error is None else (1 / (1 + error), 1 + error)
+
+    def seconds(self, table: OpTable, dense_bytes: Floats, speedup: Floats, fused: NDArray[np.bool_]) -> Floats:
+        """Return the time of every version at every corner, shape (n, 8).
+
+        Args:
+            table: As for :meth:`Roofline.times`, and so is the rest.
+            dense_bytes: Bytes over each edge with zeros stored.
+            speedup: Dense time over sparse time.
+            fused: Which operators run inside an earlier one.
+        """
+        ends = [
+            (factor, roofline.times(table, dense_bytes, speedup, fused))
+            for roofline, factor in zip(self._ends, self._factors, strict=True)
+        ]
+        found = [
+            (a * launch.launch + np.maximum(b * compute.compute, c * memory.memory) / speedup).sum(axis=1)
+            for (a, launch), (b, compute), (c, memory) in product(ends, repeat=3)
+        ]
+        return np.stack(found, axis=1)
 
 
 def _op_latency(n: int, name: str, times: Times, traffic: Traffic, profile: DeviceProfile) -> OpLatency:

@@ -108,7 +108,8 @@ def seconds(value: float | None) -> str:
 def speed(latency: LatencyRecord) -> str:
     """Say in words how a trial's latency compares with dense; a ratio whose interval holds 1 is no gain.
 
-    Where the interval did not become as narrow as asked its ends are told, not the middle.
+    Where the interval did not become as narrow as asked its ends are told, not the middle. That of a modelled latency
+    is what the ranges of the device's figures allow.
     """
     loose = latency.pairs > 0 and not latency.converged
     if loose and latency.ratio_high < 1:
@@ -119,7 +120,7 @@ def speed(latency: LatencyRecord) -> str:
         return f"{1 / latency.ratio:.2g}× faster" if latency.ratio > 0.05 else f"{1 / latency.ratio:.0f}× faster"
     if latency.ratio_low > 1:
         return f"{latency.ratio:.2f}× as slow"
-    return f"not measurably faster (ratio {interval(latency)})"
+    return f"not {'measurably' if latency.pairs else 'surely'} faster (ratio {interval(latency)})"
 
 
 def interval(latency: LatencyRecord) -> str:

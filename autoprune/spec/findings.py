@@ -108,7 +108,7 @@ class DeviceValues(Document):
     Attributes:
         latency_ms: Measured there, or modelled.
         ratio: To dense there.
-        ratio_low: Lower end of its 95 % interval; the ratio itself where it is modelled.
+        ratio_low: Lower end of its 95 % interval; modelled: the least over the ranges of the device's figures.
         ratio_high: Upper end.
         energy_mj: Modelled.
         measured: Whether the latency was measured there.

@@ -128,7 +128,7 @@ class LatencySpec(Document):
         half_width: Wanted half-width of the 95 % interval of the ratio to dense (0.02 is +-2 %).
         budget_s: Seconds after which one measurement ends in any case; compiling and exporting are not counted.
         wait_s: Seconds beyond the budget that a measurement may wait for a machine that runs slower than it was seen
-            to (a busy host, a lowered clock); left out: as long as the budget. 0: never.
+            to (a busy host, a lowered clock); left out: as long as the budget. 0: it never waits, and all pairs count.
         dtype: Floating type that a copy of the model is cast to for the measurement; left out: the model's own.
         affinity: CPU cores that this process is pinned to while it measures; left out: all that it may use.
         command: For the runtime ``command``: what measures.

@@ -72,7 +72,8 @@ class LatencyRecord(Document):
     Attributes:
         ms: Ratio to dense times the study's dense latency: comparable over trials whatever the machine's mood.
         ratio: Median of the paired ratios candidate / dense.
-        ratio_low: Lower end of its 95 % bootstrap interval.
+        ratio_low: Lower end of its 95 % bootstrap interval; modelled: the least that the ranges of the device's figures
+            allow.
         ratio_high: Upper end of it.
         candidate_ms: Median of the candidate's own samples in this measurement.
         candidate_p90_ms: Their 90th percentile.

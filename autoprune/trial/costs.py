@@ -14,7 +14,7 @@ from autoprune.cost.energy import estimate_energy, executed_macs, time_power_w
 from autoprune.cost.int8 import int8_scales, int8_workload
 from autoprune.cost.macs import MacCounter
 from autoprune.cost.model import BlueprintError, CostModel
-from autoprune.cost.roofline import LatencyPrediction, predict_latency, roofline_meter
+from autoprune.cost.roofline import LatencyPrediction, predict_latency, ratio_range, roofline_meter
 from autoprune.cost.storage import size_bytes
 from autoprune.cost.traffic import traffic_of
 from autoprune.cost.workload import Workload, workload_of
@@ -36,11 +36,13 @@ class Elsewhere:
         latency_s: Modelled seconds of one run.
         energy_j: Modelled energy of one run, at that latency.
         power_w: What the energy grows by for each second that it takes.
+        corners_s: Seconds of one run where the device's figures are off (:class:`autoprune.cost.roofline.Corners`).
     """
 
     latency_s: float
     energy_j: float
     power_w: float
+    corners_s: tuple[float, ...]
 
     def measured(self, latency: LatencyRecord) -> DeviceValues:
         """Return the values of a network that was measured there: energy modelled, at the measured latency."""
@@ -88,12 +90,13 @@ class Costs:
         """
         found = {}
         for name, cost in self.elsewhere.items():
-            ratio = cost.latency_s / dense.elsewhere[name].latency_s
+            base = dense.elsewhere[name]
+            ratio, (low, high) = cost.latency_s / base.latency_s, ratio_range(cost.corners_s, base.corners_s)
             found[name] = DeviceValues(
                 latency_ms=1e3 * cost.latency_s,
                 ratio=ratio,
-                ratio_low=ratio,
-                ratio_high=ratio,
+                ratio_low=min(low, ratio),
+                ratio_high=max(high, ratio),
                 energy_mj=1e3 * cost.energy_j,
                 measured=False,
             )
@@ -266,19 +269,23 @@ class TrialCosts:
                 seconds=float(cost.latency_s[0]),
                 ops=(),
                 meter=roofline_meter(self._profile, cost.table.batch, cost.table.dtype),
+                corners=tuple(device.corners_s(cost)[0].tolist()),
             ),
-            elsewhere={
-                name: Elsewhere(float(there.latency_s[0]), float(other.energy_j(there)[0]), time_power_w(other.profile))
-                for name, other in known.elsewhere.items()
-                for there in (other.costs(candidates),)
-            },
+            elsewhere={name: _elsewhere_by_counts(other, candidates) for name, other in known.elsewhere.items()},
         )
 
 
 def _elsewhere(workload: Workload, profile: DeviceProfile) -> Elsewhere:
     traffic = traffic_of(workload, profile)
-    seconds = predict_latency(workload, traffic, profile).seconds
-    return Elsewhere(seconds, estimate_energy(workload, traffic, profile, seconds).total_j, time_power_w(profile))
+    told = predict_latency(workload, traffic, profile)
+    energy = estimate_energy(workload, traffic, profile, told.seconds).total_j
+    return Elsewhere(told.seconds, energy, time_power_w(profile), told.corners)
+
+
+def _elsewhere_by_counts(device: DeviceCosts, candidates: Candidates) -> Elsewhere:
+    cost = device.costs(candidates)
+    corners = tuple(device.corners_s(cost)[0].tolist())
+    return Elsewhere(float(cost.latency_s[0]), float(device.energy_j(cost)[0]), time_power_w(device.profile), corners)
 
 
 def _inside(module: str, layer: str) -> bool:

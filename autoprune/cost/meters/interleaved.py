@@ -26,7 +26,6 @@ from autoprune.spec.record import LatencyConditions
 from autoprune.spec.study import LatencySpec
 
 _SAMPLE_S = 1.5e-3  # a sample this long drowns the timer (tens of ns) and the call of a Python loop
-_SOON_WARM_S = 20e-3  # a run this long hardly feels that the caches still held the other network when it began
 
 
 @dataclass(frozen=True)
@@ -133,15 +132,15 @@ class InterleavedMeter(ABC):
                 warm = self._warm_up((first.run, second.run), start, self.spec.budget_s)
                 # Each side repeats until its own sample is long enough: the quicker one would drown in the timer.
                 repeats = dict(zip(runs, map(sample_repeats, warm.seconds), strict=True))
-                cold = min(warm.seconds) < _SOON_WARM_S
+                warmed = _Warmed(runs, min(warm.seconds) < _SAMPLE_S)
                 calm = self._undisturbed()
                 found = measure_blocks(
-                    lambda side: calm(lambda: _sample(runs[side], repeats[side], cold)),
+                    lambda side: calm(lambda: warmed.sample(side, repeats[side])),
                     lambda: time.perf_counter() - start,
                     self.spec,
                     f"{self._description(first, dense, inputs)}, A B B A",
                     self.seed,
-                    kept.pace,
+                    kept.pace if self.spec.longest_wait_s else None,
                 )
                 drawn = None if self.energy is None else measure_pair_energy(self.energy, first.run, second.run)
         return replace(
@@ -227,15 +226,27 @@ class InterleavedMeter(ABC):
         return f"measured: {prepared.about}, {conditions}"
 
 
-def _sample(run: Callable[[int], float], repeats: int, cold: bool) -> float:
-    """Return the mean seconds of some runs of a network; where caches are cold, one before them does not count.
+class _Warmed:
+    """Takes samples of networks in turns; after a change of sides a quick network runs once before what counts.
 
-    The first run after the other network took 10 % longer on a network of 0.8 ms: with it the ratio would depend on how
-    many runs make a sample.
+    That run finds the caches full of the other network and took 10 % longer on a network of 0.8 ms: with it the ratio
+    depends on how many runs make a sample.
+
+    Args:
+        runs: What runs each side.
+        quick: Whether they are quick enough for that.
     """
-    if cold:
-        run(1)
-    return run(repeats)
+
+    def __init__(self, runs: Mapping[Side, Callable[[int], float]], quick: bool) -> None:
+        self._runs, self._quick = runs, quick
+        self._last: Side | None = None
+
+    def sample(self, side: Side, repeats: int) -> float:
+        """Return the mean seconds of some runs of a side."""
+        if self._quick and side != self._last:
+            self._runs[side](1)
+        self._last = side
+        return self._runs[side](repeats)
 
 
 def sample_repeats(seconds: float) -> int:

@@ -159,7 +159,10 @@ def _metric(name: str, trial: TrialRecord, dense: TrialRecord | None, scores: Sc
         told = speed(trial.latency)
         told = told if trial.latency.ratio_high < 1 else told.split(" (")[0]
         doubt = "" if trial.latency.converged else " ?"
-        how = f"{trial.latency.ratio:.2f}× ({interval(trial.latency)}){doubt}" if trial.latency.pairs else "modelled"
+        how = f"{trial.latency.ratio:.2f}× ({interval(trial.latency)}){doubt}"
+        if not trial.latency.pairs:
+            exact = trial.latency.ratio_low == trial.latency.ratio_high  # an older run gave no range
+            how = "modelled" if exact else f"modelled {how}"
         return Figures(text, f"{told}; {how}", share)
     if name == "energy_mj" and trial.energy is not None:
         spread = f"{number(trial.energy.low_mj)}–{number(trial.energy.high_mj)}"
