@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from autoprune.cost.meters import ModelInputs, RecordingMeter, ReplayMeter, TorchMeter
+from autoprune.cost.meters.recording import pair_key
 from autoprune.errors import MeterError, RunDirectoryError, SpecError, UsageError
 from autoprune.spec.latency import LatencySpec
-from autoprune.spec.recording import read_recording
+from autoprune.spec.recording import RecordedLatency, RecordingHeader, append_recording, read_recording
 from autoprune.testing import check_meter
 
 INPUTS = ModelInputs((torch.ones(1, 8),))
@@ -60,6 +61,34 @@ def test_a_replay_is_the_measurement(tmp_path: Path) -> None:
         assert (found.warmup_rounds, found.steady) == (wanted.warmup_rounds, wanted.steady)
         assert found.meter == f"{wanted.meter}, replayed"
     assert played.measure(DENSE, INPUTS).samples_s == alone.samples_s[: played.measure(DENSE, INPUTS).samples]
+
+
+def test_a_replay_at_another_precision_judges_the_interval_anew(tmp_path: Path) -> None:
+    path = tmp_path / "recording.jsonl"
+    entry = RecordedLatency(
+        networks=pair_key(DENSE, DENSE, INPUTS, None),
+        dense_s=(1e-3,) * 10,
+        candidate_s=(0.9e-3, 1.1e-3) * 5,
+        meter="measured",
+        converged=False,
+        reason="it was slow",
+        slowed=7,
+    )
+    header = RecordingHeader(latency=LatencySpec(half_width=0.01), machine="a board")
+    append_recording(path, header, entry)
+    found = {
+        half: ReplayMeter(LatencySpec(runtime="recorded", recording=str(path), half_width=half)).measure_pair(
+            DENSE, DENSE, INPUTS
+        )
+        for half in (0.01, 0.5, 0.02)
+    }
+    assert [(each.converged, each.pairs, each.slowed) for each in found.values()] == [
+        (False, 10, 7),
+        (True, 10, 7),
+        (False, 10, 7),
+    ]
+    assert found[0.01].reason == "it was slow"
+    assert found[0.02].reason.startswith("the recording ended after 10 pairs at ±")
 
 
 def test_what_was_not_recorded_cannot_be_replayed(tmp_path: Path) -> None:

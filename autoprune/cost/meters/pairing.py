@@ -7,7 +7,8 @@ A machine that gets slower or faster meanwhile favours neither side of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Literal
 
@@ -117,25 +118,40 @@ class _Blocks:
         reason = "" if converged else _reason(len(counted), (high - low) / 2 / ratio, spec)
         if self._pace is not None:
             if not self.quick:
-                converged, reason = False, _slow(self._pace.speed(self.pairs))
+                reason = _slow(self._pace.speed(self.pairs))
             self._pace.remember(self.pairs)
-        times = np.asarray(counted) * 1e3
-        return PairedLatency(
-            ratio=ratio,
-            low=low,
-            high=high,
-            dense_ms=float(np.median(times[:, 0])),
-            candidate_ms=float(np.median(times[:, 1])),
-            candidate_p90_ms=float(np.percentile(times[:, 1], 90)),
-            candidate_p99_ms=float(np.percentile(times[:, 1], 99)),
-            outliers=outlier_count(times[:, 0]) + outlier_count(times[:, 1]),
-            pairs=len(counted),
-            slowed=len(self.pairs) - len(counted),
-            converged=converged,
-            reason=reason,
-            meter=meter,
-            samples_s=tuple(counted),
-        )
+        found = summary(counted, (ratio, low, high), reason, meter)
+        return replace(found, slowed=len(self.pairs) - len(counted))
+
+
+def summary(
+    pairs: Sequence[tuple[float, float]], interval: tuple[float, float, float], reason: str, meter: str
+) -> PairedLatency:
+    """Return a measurement that has ended.
+
+    Args:
+        pairs: Those that count, (dense, candidate), seconds of one run.
+        interval: Ratio, lower and upper end.
+        reason: Why the interval is not as narrow as asked; empty where it is.
+        meter: Description.
+    """
+    times = np.asarray(pairs) * 1e3
+    ratio, low, high = interval
+    return PairedLatency(
+        ratio=ratio,
+        low=low,
+        high=high,
+        dense_ms=float(np.median(times[:, 0])),
+        candidate_ms=float(np.median(times[:, 1])),
+        candidate_p90_ms=float(np.percentile(times[:, 1], 90)),
+        candidate_p99_ms=float(np.percentile(times[:, 1], 99)),
+        outliers=outlier_count(times[:, 0]) + outlier_count(times[:, 1]),
+        pairs=len(pairs),
+        converged=not reason,
+        reason=reason,
+        meter=meter,
+        samples_s=tuple(pairs),
+    )
 
 
 def measure_samples(

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from autoprune.cost.host import machine_title
+from autoprune.cost.meters.pairing import summary
 from autoprune.cost.meters.protocol import Meter, ModelInputs
 from autoprune.cost.meters.recorded import RecordedMeter
-from autoprune.cost.meters.result import PairedLatency, SingleLatency
+from autoprune.cost.meters.result import MIN_PAIRS, PairedLatency, SingleLatency, ratio_interval
 from autoprune.errors import MeterError, UsageError
 from autoprune.graph.trace import describe, fingerprint
 from autoprune.spec.latency import LatencySpec
@@ -124,6 +125,7 @@ class ReplayMeter:
                 f"{self._path} was recorded with {key} {getattr(recording.header.latency, key)!r} and the study asks "
                 f"for {getattr(spec, key)!r}; set latency.{key} as it was recorded"
             )
+        self._recorded = recording.header.latency
         self._entries: dict[tuple[str, bool], list[RecordedLatency]] = {}
         for entry in recording.measurements:
             self._entries.setdefault((entry.networks, entry.dense_s is not None), []).append(entry)
@@ -139,20 +141,27 @@ class ReplayMeter:
         """
         entry = self._next(pair_key(dense, candidate, inputs, candidate_inputs), pair=True)
         assert entry.dense_s is not None
-        samples = tuple(zip(entry.dense_s, entry.candidate_s, strict=True))
-        found = RecordedMeter(samples, self.spec, self._seed).measure_pair(dense, candidate, inputs)
-        whole = found.pairs == len(samples)
+        pairs = tuple(zip(entry.dense_s, entry.candidate_s, strict=True))
+        interval = ratio_interval(pairs, self._seed)
         return replace(
-            found,
-            meter=_replayed(entry.meter),
-            reason=entry.reason if whole and entry.reason and not found.converged else found.reason,
+            summary(pairs, interval, self._reason(entry, interval), _replayed(entry.meter)),
+            slowed=entry.slowed,
             conditions=entry.conditions,
             warmup_rounds=entry.warmup_rounds,
             steady=entry.steady,
             prepare_s=entry.prepare_s,
-            slowed=entry.slowed,
             energy=entry.energy,
         )
+
+    def _reason(self, entry: RecordedLatency, interval: tuple[float, float, float]) -> str:
+        """Return why a measurement is not as precise as this study asks; empty where it is."""
+        ratio, low, high = interval
+        half, pairs = (high - low) / 2 / ratio, len(entry.candidate_s)
+        if self.spec.half_width == self._recorded.half_width:
+            return "" if entry.converged else entry.reason or "the recording says no more than that; record anew"
+        if pairs >= MIN_PAIRS and half <= self.spec.half_width:
+            return ""
+        return f"the recording ended after {pairs} pairs at ±{half:.1%}; record more"
 
     def measure(self, model: nn.Module, inputs: ModelInputs, budget_s: float = 0.2) -> SingleLatency:
         """Replay the next measurement of this network alone.
