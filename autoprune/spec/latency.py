@@ -127,8 +127,8 @@ class LatencySpec(Document):
         threads: CPU threads of the runtime.
         half_width: Wanted half-width of the 95 % interval of the ratio to dense (0.02 is +-2 %).
         budget_s: Seconds after which one measurement ends in any case; compiling and exporting are not counted.
-        wait_s: Seconds beyond the budget that a measurement may wait for a machine that runs slower than it was seen
-            to (a busy host, a lowered clock); left out: as long as the budget. 0: it never waits, and all pairs count.
+        wait_s: Seconds that a measurement may wait for a machine that runs slower than it was seen to (a busy host, a
+            lowered clock); left out: a third of the budget. 0: it never waits, and all pairs count.
         dtype: Floating type that a copy of the model is cast to for the measurement; left out: the model's own.
         affinity: CPU cores that this process is pinned to while it measures; left out: all that it may use.
         command: For the runtime ``command``: what measures.
@@ -160,7 +160,7 @@ class LatencySpec(Document):
     @property
     def longest_wait_s(self) -> float:
         """Most seconds that a measurement waits for a slow machine."""
-        return self.budget_s if self.wait_s is None else self.wait_s
+        return self.budget_s / 3 if self.wait_s is None else self.wait_s
 
     @model_validator(mode="after")
     def _keys_of_runtimes(self) -> LatencySpec:

@@ -36,14 +36,16 @@ class Surveyor:
     Args:
         runner: Model, graph, device, meter.
         budget_s: Wall time of all measurements together: it sets how long a single one takes.
+        patience: How many times that a network may wait for a machine that is slow meanwhile.
     """
 
-    def __init__(self, runner: TrialRunner, budget_s: float) -> None:
+    def __init__(self, runner: TrialRunner, budget_s: float, patience: float = 1.0) -> None:
         self._runner = runner
         self._one_s = min(max(budget_s / _PARTS, _LEAST_S), _MOST_S)
         spec = runner.spec.latency
         self._inputs = rebatch(runner.task.args, runner.task.kwargs, spec.batch)
-        self._spec = spec.model_copy(update={"budget_s": self._one_s, "wait_s": 0.0})  # many, soon: none waits
+        # Many, soon: none waits for a slow machine as long as a trial would.
+        self._spec = spec.model_copy(update={"budget_s": self._one_s, "wait_s": patience * self._one_s})
         meter = None if runner.meter is None else AloneMeter(spec, self._one_s)
         self._trials = Trials(runner, self._inputs, meter)
 

@@ -58,40 +58,21 @@ def modelled_ms(profile, net, x) -> float:
     return 1e3 * predict_latency(workload, traffic_of(workload, profile), profile).seconds
 
 
+def measure(cases, times: dict[str, list[float]], rounds: int) -> None:
+    """Time networks in turns, each warm; a host that drifts is met before, between and after the calibrations."""
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for name, (net, _, x) in cases.items():
+                net(x)
+                start = time.perf_counter()
+                net(x)
+                times[name].append(time.perf_counter() - start)
+
+
 def load_table(cases, budget_s: float) -> list[str]:
     """Calibrate without load and beside one and two burners; the same repeats by several quantiles."""
     prior = detect(load_device("local-cpu"))
-    found = {}
-    for burners in (0, 1, 2):
-        with burning(burners):
-            found[burners] = calibrate(load_device("local-cpu"), "fitted", budget_s).measured
-    lines = ["| burners | of the repeats | layers off by | ResNet-20 | DS-CNN | told |", "|--:|:--|--:|--:|--:|:--|"]
-    for burners, measured in found.items():
-        for name, q in QUANTILES.items():
-            quiet, here = (np.quantile(m.repeats_s, q, axis=0) for m in (found[0], measured))
-            samples = replace(measured.samples, seconds=here)
-            held = replace(measured, samples=samples)
-            fitted = calibrated_profile(prior, "fitted", held, fit_roofline(samples, *prior_of(prior, held)))
-            nets = " | ".join(f"{modelled_ms(fitted, net, x):.3f} ms" for net, _, x in cases.values())
-            off = f"{np.abs(here / quiet - 1).mean():.0%}" if burners else ""
-            lines.append(f"| {burners} | {name} | {off} | {nets} | {measured.busy.partition(';')[0] or 'quiet'} |")
-    return lines
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=Path("reports/calibration"))
-    parser.add_argument("--budget", type=float, default=120.0, help="seconds of calibration")
-    parser.add_argument("--load-budget", type=float, default=50.0, help="seconds of each calibration under load")
-    parser.add_argument("--rounds", type=int, default=300)
-    arguments = parser.parse_args()
-    prior = detect(load_device("local-cpu"))
-    done = calibrate(load_device("local-cpu"), "fitted", arguments.budget)
-    fitted, fit = done.profile, done.fit
-    found = fitted.calibration
-    assert found is not None
-    torch.set_num_threads(found.threads or 1)
+    torch.set_num_threads(1)
     cases = {
         "ResNet-20": (resnet_cifar(20), "cifar10_resnet20.pt", torch.randn(1, 3, 32, 32)),
         "DS-CNN": (DSCNN(), "mlperf_tiny_kws_dscnn.pt", torch.randn(1, 1, 49, 10)),
@@ -99,14 +80,16 @@ def main() -> None:
     for net, weights, _ in cases.values():
         net.load_state_dict(torch.load(arguments.data / "weights" / weights, map_location="cpu", weights_only=True))
         net.eval()
-    lines = [f"# Calibration\n\n```\n{COMMAND}\n```\n"]
     times: dict[str, list[float]] = {name: [] for name in cases}
-    with torch.inference_mode():
-        for _ in range(arguments.rounds):
-            for name, (net, _, x) in cases.items():
-                start = time.perf_counter()
-                net(x)
-                times[name].append(time.perf_counter() - start)
+    measure(cases, times, arguments.rounds)
+    done = calibrate(load_device("local-cpu"), "fitted", arguments.budget)
+    measure(cases, times, arguments.rounds)
+    under_load = load_table(cases, arguments.load_budget)
+    measure(cases, times, arguments.rounds)
+    fitted, fit = done.profile, done.fit
+    found = fitted.calibration
+    assert found is not None
+    lines = [f"# Calibration\n\n```\n{COMMAND}\n```\n"]
     if found.busy:
         print(found.busy, file=sys.stderr)
     lines.append(f"{machine_title()}; calibrated {found.date}, {found.samples} layers, {found.threads} thread(s).\n")
@@ -134,7 +117,7 @@ def main() -> None:
         lines.append(f"| {kind} | {each.samples} | {1e6 * each.launch_s:.3g} | {rate} | {each.loo_mape:.0%} |")
     if fit.better_baseline:
         lines.append(f"\nThe fitted model is no better than {fit.better_baseline} on layers left out.")
-    lines += ["\n## Under load\n", fill(" ".join(ABOUT.split()), 119), "", *load_table(cases, arguments.load_budget)]
+    lines += ["\n## Under load\n", fill(" ".join(ABOUT.split()), 119), "", *under_load]
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "fitted.yaml").write_text(fitted.to_yaml())
     text = "\n".join(lines) + "\n"

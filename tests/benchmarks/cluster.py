@@ -249,7 +249,7 @@ def under_load(networks: int, budget_s: float, turns: int) -> list[str]:
     inputs = torch.randn(1, 1, 8, 8)
     task = Task(model=DigitsNet().eval(), example_inputs=inputs, evaluate=lambda model: 1.0)
     spec = spec_of(1, device="local-cpu").model_copy(update={"task": "tests.benchmarks.cluster:digits_task"})
-    latency = spec.latency.model_copy(update={"budget_s": budget_s, "half_width": HALF_WIDTH})
+    latency = spec.latency.model_copy(update={"budget_s": budget_s, "wait_s": budget_s, "half_width": HALF_WIDTH})
     spec = spec.model_copy(update={"space": CHANNELS, "latency": latency})
     from autoprune.search.proposals import make_proposals
     from autoprune.spec.study import resolve_study

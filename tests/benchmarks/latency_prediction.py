@@ -2,7 +2,7 @@
 
 PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_prediction.py DATA
 
-DATA is the folder of trained networks. Nothing else may run meanwhile; it takes about ten minutes on two cores. Rows
+DATA is the folder of trained networks. Nothing else may run meanwhile; it takes about twenty minutes on two cores. Rows
 are printed as they are found, and a runtime that is not installed has none.
 """
 
@@ -50,12 +50,13 @@ CASES = [
 TITLES = {"": "", "depth": ", blocks too", "int8": ", int8"}
 CURVE = (10, 25, 50, 100)
 LEARN_S, TEST_S = 12.0, 25.0  # a hundredth of it is what one measurement takes: 0.12 s to learn, 0.25 s to test
+PATIENCE = 8.0  # times that, which an unseen network may wait for a host that is slow meanwhile
 
 ABOUT = f"""Networks of the space `channels` (sparsity 0 to 0.8 in each group), drawn as a study draws them before
 its first trial; *blocks too*: some without residual blocks (space `channels-depth`); *int8*: after
 static quantisation, their time over that of the dense network in fp32. *Learned from*: measurements of
 {LEARN_S / 100:.2f} s, paired with the dense network. *Unseen*: others, measured for {TEST_S / 100:.2f} s
-each, with the 5th and 95th percentile of their ratio to dense. *Repeat*: the same unseen networks
+each, for longer where the host ran slow meanwhile, with the 5th and 95th percentile of their ratio to dense. *Repeat*: the same unseen networks
 measured a second time, mean difference and rank correlation: no prediction can agree with a measurement
 better than another measurement does. Where the ratios of a network span little, the order of its
 versions is the noise of the meter, and that rank correlation is the most there is. *Left out*: what the
@@ -108,7 +109,7 @@ def row(name: str, runtime: str, data: Path, share: float, variant: str = "") ->
     learning_s = time.perf_counter() - begun
     known = {(sample.kept, sample.gone) for sample in seen}
     configs = list(islice(random_configs(proposals, 2, (precision,)), test))
-    again = [Surveyor(runner, TEST_S).samples(configs, np.inf) for _ in range(2)]
+    again = [Surveyor(runner, TEST_S, PATIENCE).samples(configs, np.inf) for _ in range(2)]
     pairs = [(a, b) for a, b in zip(*again, strict=True) if (a.kept, a.gone) not in known]
     unseen, truth, _, present = arrays(runner, [a for a, _ in pairs])
     repeat = np.array([b.ratio for _, b in pairs])

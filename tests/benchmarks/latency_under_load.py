@@ -2,7 +2,7 @@
 
     PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_under_load.py DATA
 
-DATA holds the networks and weights. Writes reports/latency-under-load/README.md. About five minutes on two cores, which
+DATA holds the networks and weights. Writes reports/latency-under-load/README.md. About six minutes on two cores, which
 nothing else should use meanwhile.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 from nets_resnet_cifar import resnet_cifar
@@ -46,9 +47,9 @@ HEADING = """# Latency under load
 
 Made by `PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_under_load.py DATA` on {machine}.
 ResNet-20 on CIFAR-10, trained weights, batch 1, float32, one thread{pinned}. Each row is one pruned network against
-the dense one, in pairs A B B A for {budget:g} s on the quiet machine, and again while another process multiplies
-matrices and copies memory on {burned}, without a pause. *Dense* is the median of the dense network's samples in the
-same measurement.
+the dense one, in pairs A B B A for {budget:g} s on the quiet machine, and then while another process multiplies
+matrices and copies memory on {burned}, without a pause; {turns} times in turns, with the median and (least to most).
+*Dense* is the dense network in the same measurements. What two quiet measurements differ by is the meter's own noise.
 
 **{verdict}** Largest change of a ratio: {worst_ratio}. Change of the dense network's milliseconds: {worst_ms}.
 
@@ -61,35 +62,40 @@ same measurement.
 class Row:
     runtime: str
     network: str
-    quiet: PairedLatency
-    loaded: PairedLatency
+    quiet: list[PairedLatency]
+    loaded: list[PairedLatency]
 
     @property
     def ratio_change(self) -> float:
-        return self.loaded.ratio / self.quiet.ratio - 1
+        return median(p.ratio for p in self.loaded) / median(p.ratio for p in self.quiet) - 1
 
     @property
     def ms_change(self) -> float:
-        return self.loaded.dense_ms / self.quiet.dense_ms - 1
+        return median(p.dense_ms for p in self.loaded) / median(p.dense_ms for p in self.quiet) - 1
 
     def __str__(self) -> str:
         cells = (
             f"`{self.runtime}`",
             self.network,
-            *(f"{p.ratio:.3f} ({p.low:.3f} to {p.high:.3f})" for p in (self.quiet, self.loaded)),
+            *(_span([p.ratio for p in each], "", 3) for each in (self.quiet, self.loaded)),
             f"{self.ratio_change:+.1%}",
-            *(f"{p.dense_ms:.2f} ms" for p in (self.quiet, self.loaded)),
+            *(_span([p.dense_ms for p in each], " ms", 2) for each in (self.quiet, self.loaded)),
             f"{self.ms_change:+.0%}",
-            f"{self.quiet.pairs}, {self.loaded.pairs}",
+            ", ".join(str(sum(p.pairs for p in each)) for each in (self.quiet, self.loaded)),
         )
         return f"| {' | '.join(cells)} |"
+
+
+def _span(values: list[float], unit: str, digits: int) -> str:
+    return f"{median(values):.{digits}f}{unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--runtimes", nargs="+", default=RUNTIME_NAMES)
-    parser.add_argument("--budget", type=float, default=8.0, help="seconds of each measurement")
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds of each measurement")
+    parser.add_argument("--turns", type=int, default=5, help="measurements of each kind")
     parser.add_argument("-o", "--output", type=Path, default=REPORT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -105,16 +111,20 @@ def main() -> None:
     rows = []
     for runtime in arguments.runtimes:
         # So narrow an interval is not reached: every measurement takes its whole budget.
-        spec = LatencySpec(runtime=runtime, affinity=ours, half_width=1e-4, budget_s=arguments.budget)
+        spec = LatencySpec(
+            runtime=runtime, affinity=ours, half_width=1e-4, budget_s=arguments.budget, wait_s=arguments.budget
+        )
         meter = RUNTIMES.get(runtime)(spec)
         for name, model in networks.items():
-            quiet = meter.measure_pair(dense, model, inputs)
-            with load(other):
-                loaded = meter.measure_pair(dense, model, inputs)
-            rows.append(Row(runtime, name, quiet, loaded))
+            row = Row(runtime, name, [], [])
+            for _ in range(arguments.turns):
+                row.quiet.append(meter.measure_pair(dense, model, inputs))
+                with load(other):
+                    row.loaded.append(meter.measure_pair(dense, model, inputs))
+            rows.append(row)
             print(rows[-1], flush=True)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(report(rows, ours, other, arguments.budget), encoding="utf-8")
+    arguments.output.write_text(report(rows, ours, other, arguments.budget, arguments.turns), encoding="utf-8")
     print(f"wrote {arguments.output}")
 
 
@@ -139,7 +149,7 @@ def load(core: int) -> Iterator[None]:
         burner.communicate()
 
 
-def report(rows: list[Row], ours: tuple[int, ...] | None, other: int, budget: float) -> str:
+def report(rows: list[Row], ours: tuple[int, ...] | None, other: int, budget: float, turns: int) -> str:
     outside = [row for row in rows if abs(row.ratio_change) > LIMIT]
     verdict = (
         f"All {len(rows)} ratios stay within ±{LIMIT:.0%} of the quiet ones."
@@ -151,6 +161,7 @@ def report(rows: list[Row], ours: tuple[int, ...] | None, other: int, budget: fl
         machine=machine_title(),
         pinned="" if ours is None else f" on core {ours[0]}",
         budget=budget,
+        turns=turns,
         burned=f"core {other}" if ours is not None else "the other cores",
         verdict=verdict,
         worst_ratio=f"{max((row.ratio_change for row in rows), key=abs):+.1%}",

@@ -49,15 +49,16 @@ def measure_blocks(
         meter: Description for the result.
         seed: Of the bootstrap.
         pace: What is known of the machine's speed beside this reference; pairs taken while it is slow count only where
-            there are no others, and the time that they took is added to the budget, up to ``wait_s``. The first
-            measurement takes a third of its budget at least. None: every pair counts.
+            there are no others; the time that they took is added to the budget, up to ``wait_s``, and where all are slow
+            it waits that long for better ones. The first measurement takes a third of its budget at least. None: every
+            pair counts.
 
     Raises:
         MeterError: A sample is not a positive, finite number.
     """
     blocks = _Blocks(pace)
     least_s = _FIRST * spec.budget_s if pace is not None and pace.new else 0.0
-    end_s, check_at, converged = spec.budget_s, MIN_PAIRS, False
+    end_s, narrow_s, check_at, converged = spec.budget_s, float("inf"), MIN_PAIRS, False
     ratio = low = high = float("nan")
     while not converged:
         first = sample("dense"), sample("candidate")
@@ -68,13 +69,15 @@ def measure_blocks(
         blocks.add(first, (second[1], second[0]), now)
         if now >= end_s:
             end_s = spec.budget_s + min(blocks.slow_s(), spec.longest_wait_s)
-        spent = now >= end_s
+        spent = now >= min(end_s, narrow_s + spec.longest_wait_s)
         # Checked at growing counts only: to look at the interval costs time, and to stop at the first lucky one biases.
         if spent or (len(blocks.pairs) >= check_at and now >= least_s):
             counted = blocks.counted()
-            if spent or blocks.quick:
+            if spent or blocks.quick or now < narrow_s:
                 ratio, low, high = ratio_interval(counted, seed)
-                converged = len(counted) >= MIN_PAIRS and (high - low) / 2 <= spec.half_width * ratio
+                narrow = len(counted) >= MIN_PAIRS and (high - low) / 2 <= spec.half_width * ratio
+                converged = narrow and blocks.quick
+                narrow_s = min(narrow_s, now) if narrow else narrow_s  # slow throughout: it waits from here on
             check_at = len(blocks.pairs) + (len(counted) // 2 if blocks.quick else MIN_PAIRS)
         if spent:
             break
