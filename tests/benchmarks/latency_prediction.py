@@ -56,7 +56,8 @@ ABOUT = f"""Networks of the space `channels` (sparsity 0 to 0.8 in each group), 
 its first trial; *blocks too*: some without residual blocks (space `channels-depth`); *int8*: after
 static quantisation, their time over that of the dense network in fp32. *Learned from*: measurements of
 {LEARN_S / 100:.2f} s, paired with the dense network. *Unseen*: others, measured for {TEST_S / 100:.2f} s
-each, for longer where the host ran slow meanwhile, with the 5th and 95th percentile of their ratio to dense. *Repeat*: the same unseen networks
+each, for longer where the host ran slow meanwhile, with the
+5th and 95th percentile of their ratio to dense. *Repeat*: the same unseen networks
 measured a second time, mean difference and rank correlation: no prediction can agree with a measurement
 better than another measurement does. Where the ratios of a network span little, the order of its
 versions is the noise of the meter, and that rank correlation is the most there is. *Left out*: what the
