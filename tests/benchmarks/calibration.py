@@ -72,6 +72,32 @@ def measure(cases, times: dict[str, list[float]], rounds: int) -> None:
 def load_table(cases, budget_s: float) -> list[str]:
     """Calibrate without load and beside one and two burners; the same repeats by several quantiles."""
     prior = detect(load_device("local-cpu"))
+    found = {}
+    for burners in (0, 1, 2):
+        with burning(burners):
+            found[burners] = calibrate(load_device("local-cpu"), "fitted", budget_s).measured
+    lines = ["| burners | of the repeats | layers off by | ResNet-20 | DS-CNN | told |", "|--:|:--|--:|--:|--:|:--|"]
+    for burners, measured in found.items():
+        for name, q in QUANTILES.items():
+            quiet, here = (np.quantile(m.repeats_s, q, axis=0) for m in (found[0], measured))
+            samples = replace(measured.samples, seconds=here)
+            held = replace(measured, samples=samples)
+            fitted = calibrated_profile(prior, "fitted", held, fit_roofline(samples, *prior_of(prior, held)))
+            nets = " | ".join(f"{modelled_ms(fitted, net, x):.3f} ms" for net, _, x in cases.values())
+            off = f"{np.abs(here / quiet - 1).mean():.0%}" if burners else ""
+            lines.append(f"| {burners} | {name} | {off} | {nets} | {measured.busy.partition(';')[0] or 'quiet'} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("reports/calibration"))
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds of calibration")
+    parser.add_argument("--load-budget", type=float, default=50.0, help="seconds of each calibration under load")
+    parser.add_argument("--rounds", type=int, default=2000, help="of timing the networks, three times")
+    arguments = parser.parse_args()
+    prior = detect(load_device("local-cpu"))
     torch.set_num_threads(1)
     cases = {
         "ResNet-20": (resnet_cifar(20), "cifar10_resnet20.pt", torch.randn(1, 3, 32, 32)),

@@ -49,8 +49,8 @@ def measure_blocks(
         meter: Description for the result.
         seed: Of the bootstrap.
         pace: What is known of the machine's speed beside this reference; pairs taken while it is slow count only where
-            there are no others; the time that they took is added to the budget, up to ``wait_s``, and where all are slow
-            it waits that long for better ones. The first measurement takes a third of its budget at least. None: every
+            there are no others. The time that they took is added to the budget, up to ``wait_s``; where all are slow,
+            so long it waits for better ones. The first measurement takes a third of its budget at least. None: every
             pair counts.
 
     Raises:
