@@ -132,11 +132,14 @@ def _qmc(request: SamplerRequest) -> optuna.samplers.BaseSampler:
 
 
 def _greybox(request: SamplerRequest) -> optuna.samplers.BaseSampler:
-    return GreyboxSampler(request.trial_seed, request.knowledge(), request.history, request.batch)
+    knowledge = request.knowledge()
+    if knowledge is None:  # a model of every objective is no better than TPE, and no cheaper
+        return _tpe(request)
+    return GreyboxSampler(request.trial_seed, knowledge, request.history, request.batch)
 
 
 SAMPLERS.add(
-    "greybox", SamplerEntry(_greybox, "costs computed, only the accuracy drop modelled, expected hypervolume gain")
+    "greybox", SamplerEntry(_greybox, "costs computed, only the accuracy drop modelled, expected hypervolume gain; else tpe")
 )
 SAMPLERS.add("tpe", SamplerEntry(_tpe, "tree-structured Parzen estimator; Bergstra et al. 2011, Ozaki et al. 2020"))
 SAMPLERS.add("nsga2", SamplerEntry(_nsga2, "genetic, non-dominated sorting; Deb et al. 2002"))

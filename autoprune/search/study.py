@@ -162,11 +162,11 @@ class Study:
         return Ledger(study, self.runner, surveyed, self.directory, self._shown_spec, table, hands)
 
     def _say_what_is_modelled(self, surveyed: Surveyed, say: Callable[[str], None]) -> None:
-        """Say at the start where greybox has to do without exact costs."""
+        """Say at the start where greybox has no costs to compute with."""
         if self.spec.search.sampler == "greybox":
             why = why_unknown(surveyed.narrowed.proposals, self.runner.costs, self.spec.objectives)
             if why:
-                say(f"greybox models every objective from the trials, without exact costs: {why}")
+                say(f"greybox leaves the proposals to tpe, for costs are not known before a trial: {why}")
 
     def _probe(
         self, study: optuna.Study, surveyed: Surveyed, say: Callable[[str], None], hands: Hands | None = None

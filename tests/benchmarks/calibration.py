@@ -40,6 +40,10 @@ the modelled times of two networks, are from those without load (of the layers t
 difference, each quantile against the same without load). What calibration takes is the 20th percentile.
 The last column is what it says of the machine."""
 
+NEAR = """A layer that is timed alone, right after a run of its own, finds all that it needs in the nearest cache; in a
+network the layers between have taken some of the place, and Python walks from module to module. So networks take longer
+than the sum of their layers says, and the model orders them all the same."""
+
 
 @contextmanager
 def burning(count: int):
@@ -129,6 +133,7 @@ def main() -> None:
             modelled = modelled_ms(profile, net, x)
             cells.append(f"{modelled:.3f} | {modelled / measured - 1:+.0%}")
         lines.append(f"| {name} | {measured:.3f} | {' | '.join(cells)} |")
+    lines += ["", fill(" ".join(NEAR.split()), 119)]
     lines.append("\n| predictor of one layer's time, left out | mean error |\n|:--|--:|")
     lines.append(
         f"| roofline, fitted (largest {found.loo_max:.0%}, Spearman {found.loo_spearman:.2f}) | {found.loo_mape:.0%} |"

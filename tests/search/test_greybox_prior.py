@@ -4,11 +4,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import optuna
 import pytest
 
 from autoprune.search.greybox.space import SpaceKnowledge, why_unknown
 from autoprune.search.prior import Prior, PriorTrial
 from autoprune.search.proposals import make_proposals
+from autoprune.search.samplers import SAMPLERS, SamplerRequest
 from autoprune.search.study import Study
 from autoprune.spec.space import SpaceSpec
 from autoprune.spec.study import StudySpec
@@ -110,4 +112,17 @@ def test_a_study_says_at_the_start_that_costs_are_not_computed(tmp_path, monkeyp
     )
     said = []
     Study(small_task.task(), spec, tmp_path).run(say=said.append)
-    assert said[0] == "greybox models every objective from the trials, without exact costs: no counts"
+    assert said[0] == "greybox leaves the proposals to tpe, for costs are not known before a trial: no counts"
+
+
+def test_greybox_is_tpe_where_nothing_is_known():
+    blind = SAMPLERS.get("greybox").make(SamplerRequest(0, 3, 10))
+    assert isinstance(blind, optuna.samplers.TPESampler)
+    values = []
+    for name in ("greybox", "tpe"):
+        study = optuna.create_study(directions=["minimize"])
+        for number in range(15):
+            study.sampler = SAMPLERS.get(name).make(SamplerRequest(0, number, 15))
+            study.tell(trial := study.ask(), trial.suggest_float("x", 0, 1) ** 2)
+        values.append(study.trials_dataframe()["params_x"].tolist())
+    assert values[0] == values[1]
