@@ -139,7 +139,8 @@ def _greybox(request: SamplerRequest) -> optuna.samplers.BaseSampler:
 
 
 SAMPLERS.add(
-    "greybox", SamplerEntry(_greybox, "costs computed, only the accuracy drop modelled, expected hypervolume gain; else tpe")
+    "greybox",
+    SamplerEntry(_greybox, "costs computed, only the accuracy drop modelled, expected hypervolume gain; else tpe"),
 )
 SAMPLERS.add("tpe", SamplerEntry(_tpe, "tree-structured Parzen estimator; Bergstra et al. 2011, Ozaki et al. 2020"))
 SAMPLERS.add("nsga2", SamplerEntry(_nsga2, "genetic, non-dominated sorting; Deb et al. 2002"))

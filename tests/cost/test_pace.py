@@ -152,16 +152,16 @@ def test_a_study_that_does_not_wait_counts_every_pair(monkeypatch, wait):
     assert found.pairs > 0
 
 
-@pytest.mark.parametrize(("seconds", "untimed"), [(0.5e-3, 1), (5e-3, 0)])
-def test_a_quick_network_runs_once_before_what_counts_after_a_change_of_sides(seconds, untimed):
+def test_a_quick_network_runs_once_before_what_counts():
     calls = []
 
     def runs(side):
-        return lambda repeats: calls.append((side, repeats)) or seconds
+        return lambda repeats: calls.append((side, repeats)) or 1e-3
 
-    warmed = interleaved._Warmed({"dense": runs("dense"), "candidate": runs("candidate")}, bool(untimed))
-    for side in ("dense", "candidate", "candidate", "dense", "dense"):
-        assert warmed.sample(side, 3) == seconds
-    once = [("dense", 1)] * untimed, [("candidate", 1)] * untimed
-    dense, candidate = ("dense", 3), ("candidate", 3)
-    assert calls == [*once[0], dense, *once[1], candidate, candidate, *once[0], dense, dense]
+    for quick in (True, False):
+        warmed = interleaved._Warmed({"dense": runs("dense"), "candidate": runs("candidate")}, quick)
+        for side, repeats in (("dense", 1), ("candidate", 3), ("candidate", 3), ("dense", 1), ("dense", 1)):
+            assert warmed.sample(side, repeats) == 1e-3
+    dense, candidate, once = ("dense", 1), ("candidate", 3), ("candidate", 1)
+    assert calls[:9] == [dense, dense, once, candidate, once, candidate, dense, dense, dense]
+    assert calls[9:] == [dense, candidate, candidate, dense, dense]
