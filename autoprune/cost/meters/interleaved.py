@@ -26,6 +26,7 @@ from autoprune.spec.record import LatencyConditions
 from autoprune.spec.study import LatencySpec
 
 _SAMPLE_S = 1.5e-3  # a sample this long drowns the timer (tens of ns) and the call of a Python loop
+_SOON_WARM_S = 20e-3  # a run this long hardly feels what the caches held when it began
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class InterleavedMeter(ABC):
                 warm = self._warm_up((first.run, second.run), start, self.spec.budget_s)
                 # Each side repeats until its own sample is long enough: the quicker one would drown in the timer.
                 repeats = dict(zip(runs, map(sample_repeats, warm.seconds), strict=True))
-                warmed = _Warmed(runs, min(warm.seconds) < _SAMPLE_S)
+                warmed = _Warmed(runs, min(warm.seconds) < _SOON_WARM_S)
                 calm = self._undisturbed()
                 found = measure_blocks(
                     lambda side: calm(lambda: warmed.sample(side, repeats[side])),
