@@ -79,14 +79,14 @@ class LatencyRecord(Document):
         candidate_p90_ms: Their 90th percentile.
         dense_ms: Median of the dense samples of the same measurement.
         pairs: Paired samples; 0 for a modelled latency.
-        converged: Whether the interval became as narrow as asked.
+        converged: Whether the interval became as narrow as asked, the machine at full speed.
         meter: What gave the number: "measured: torch 2.13.0, ..." or "modelled: roofline ...".
         candidate_p99_ms: 99th percentile of the candidate's samples.
         outliers: Samples of either side beyond Tukey's fences; they stay in every figure.
         warmup_rounds: Rounds that ran before the first sample.
         steady: Whether the warm-up saw a steady state.
         prepare_s: Seconds of compiling or exporting, which are in no sample.
-        reason: Why the interval is not as narrow as asked, and what to do; absent where it is.
+        reason: Why it did not converge, and what to do; absent where it did.
         conditions: What was set; absent for a modelled latency.
         retries: Calls of a command that failed and were repeated; absent for other runtimes.
         repeated: Samples taken again because another process held the core meanwhile; absent where none was.

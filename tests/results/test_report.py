@@ -264,6 +264,17 @@ def test_a_missed_precision_is_told_with_its_reason(records):
     assert told[-1] == f"T{reason[1:]} (1 trials)."
 
 
+def test_a_slow_machine_is_no_missed_precision(records):
+    slow = records.trials[3]
+    narrow = {"ratio": 0.5, "ratio_low": 0.499, "ratio_high": 0.501, "pairs": 90, "converged": False, "reason": "slow"}
+    before = next(f.sentences for f in facts(records) if f.title == "Latency")
+    latency = slow.latency.model_copy(update=narrow)
+    trials = (*records.trials[:3], slow.model_copy(update={"latency": latency}), *records.trials[4:])
+    told = next(f.sentences for f in facts(records.model_copy(update={"trials": trials})) if f.title == "Latency")
+    assert ", in 1 the machine was slow throughout; these are marked ?." in " ".join(told)
+    assert "slow throughout" not in " ".join(before)
+
+
 def test_pairs_of_a_slow_machine_are_told(records):
     slow = records.trials[3]
     latency = slow.latency.model_copy(update={"pairs": 30, "slowed": 70})
