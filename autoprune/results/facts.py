@@ -14,6 +14,8 @@ from autoprune.spec.record import EnergyRecord, LatencyRecord, RunRecords, Trial
 
 NAME_LIMIT = 80
 MOST_REASONS = 3  # they hold figures, so hardly two are alike
+_ANOTHER_SPEED = 1.25
+"""Times the least of the dense network's medians: above it the machine ran at another speed, for noise is less."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def _latency(records: RunRecords) -> tuple[str, ...]:
         *lines,
         _precision(paired, records),
         *_slowed(paired),
+        *_unlike(paired),
         *(_sentence(reason, n) for reason, n in reasons[:MOST_REASONS]),
     )
 
@@ -120,15 +123,40 @@ def _sentence(text: str, trials: int) -> str:
 def _precision(paired: list[LatencyRecord], records: RunRecords) -> str:
     spec = records.study.spec.latency
     half = median((latency.ratio_high - latency.ratio_low) / 2 for latency in paired)
-    doubtful = [latency for latency in paired if not latency.converged]
-    # Narrow enough and doubtful all the same: the meter never saw the machine at full speed meanwhile.
-    narrow = [x for x in doubtful if (x.ratio_high - x.ratio_low) / 2 <= spec.half_width * x.ratio and x.pairs > 8]
-    slow = f", in {len(narrow)} the machine was slow throughout" if narrow else ""
+    slow = [latency for latency in paired if latency.speed is not None]
+    wide = [latency for latency in paired if not latency.converged and latency.speed is None]
+    throughout = f", in {len(slow)} the machine was slow throughout ({_speeds(slow)} of its speed)" if slow else ""
     return (
         "The ratio to dense is measured in pairs and multiplied by the study's dense latency; its 95 % interval is "
-        f"±{number(half * 100, 2)} % in the median trial. In {len(doubtful) - len(narrow)} of {len(paired)} trials it "
-        f"did not become as narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}{slow}; "
+        f"±{number(half * 100, 2)} % in the median trial. In {len(wide)} of {len(paired)} trials it did not become as "
+        f"narrow as ±{number(spec.half_width * 100, 2)} % within {seconds(spec.budget_s)}{throughout}; "
         "these are marked ?."
+    )
+
+
+def _speeds(slow: list[LatencyRecord]) -> str:
+    speeds = [latency.speed for latency in slow if latency.speed is not None]
+    return _span(percent(min(speeds)), percent(max(speeds)))
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _unlike(paired: list[LatencyRecord]) -> tuple[str, ...]:
+    """Return that trials were measured at several speeds of the machine, and none was told so by the meter.
+
+    It remembers the full speed for minutes; what was measured before it was seen, or long after, only the study shows.
+    """
+    trusted = [latency.dense_ms for latency in paired if latency.speed is None]
+    least = min(trusted, default=0.0)
+    slower = sum(ms > _ANOTHER_SPEED * least for ms in trusted)
+    if not slower:
+        return ()
+    return (
+        f"The dense network took {number(least, 3)} to {number(max(trusted), 3)} ms in the trials' own measurements; "
+        f"in {slower} of {len(paired)} trials the machine was over {percent(_ANOTHER_SPEED - 1)} slower than at its "
+        "best, unseen by the meter, which remembers its speed for minutes: their ratios may be others at full speed.",
     )
 
 

@@ -91,6 +91,7 @@ class LatencyRecord(Document):
         retries: Calls of a command that failed and were repeated; absent for other runtimes.
         repeated: Samples taken again because another process held the core meanwhile; absent where none was.
         slowed: Pairs that do not count because the machine was slow meanwhile; absent where there are none.
+        speed: The machine's speed over its best that was seen, where it was slow throughout: 0.57; absent elsewhere.
         energy: What a meter counted meanwhile, on its way into the record of energy.
     """
 
@@ -114,6 +115,7 @@ class LatencyRecord(Document):
     retries: int | None = None
     repeated: int | None = None
     slowed: int | None = None
+    speed: float | None = None
     energy: MeasuredEnergy | None = None
 
 

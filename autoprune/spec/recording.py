@@ -51,6 +51,7 @@ class RecordedLatency(Document):
         steady: Whether the warm-up saw a steady state.
         prepare_s: Seconds of compiling or exporting.
         slowed: Pairs beside these that were taken while the machine was slow.
+        speed: The machine's speed over its best, where it was slow throughout.
         energy: What an energy meter counted.
     """
 
@@ -65,6 +66,7 @@ class RecordedLatency(Document):
     steady: bool | None = None
     prepare_s: float | None = None
     slowed: int | None = None
+    speed: float | None = None
     energy: MeasuredEnergy | None = None
 
     @model_validator(mode="after")

@@ -43,8 +43,11 @@ from autoprune.trial.task import Task
 
 TRIAL_S = (3.0, 30.0, 300.0)
 WORKERS = (4, 16, 64, 256)
-LOAD_S, HALF_WIDTH, TURNS = 2.0, 0.005, 7
+LOAD_S, HALF_WIDTH, TURNS = 1.0, 0.005, 15
 """Budget and wanted precision of each measurement beside busy cores, and how often each is made: a host drifts."""
+
+LEAST = 3
+"""Measurements at full speed that a median needs at least."""
 
 LOADS = ("quiet", "quiet again", "busy")
 
@@ -272,7 +275,7 @@ def under_load(networks: int, budget_s: float, turns: int) -> list[str]:
 
     flag = Path(tempfile.mkdtemp()) / "burn"
     burners = [_burner(ray, str(flag), place.cores) for _ in range(max(cores - 1, 1))]
-    ratios: list[list[float]] = []
+    rows: list[list[list[float]]] = []
     ray.get(meter.measure.remote(None, None))
     for network in packed:
         found: dict[str, list[float]] = {load: [] for load in LOADS}
@@ -285,12 +288,14 @@ def under_load(networks: int, budget_s: float, turns: int) -> list[str]:
                 flag.unlink(missing_ok=True)
                 time.sleep(0.1)
                 assert measured.latency is not None, measured.error
-                found[load].append(measured.latency.ratio)
-        ratios.append([float(np.median(found[load])) for load in LOADS])
+                if measured.latency.speed is None:  # else the record says itself that the host was slow throughout
+                    found[load].append(measured.latency.ratio)
+        rows.append([found[load] for load in LOADS])
+        print(len(rows), *(f"{np.median(each):.4f} ({len(each)})" for each in rows[-1]), flush=True)
     for burner in burners:
         ray.cancel(burner, force=True)
     ray.shutdown()
-    return _load_rows(np.array(ratios))
+    return _load_rows(rows, turns)
 
 
 def _burner(ray, flag: str, leave: tuple[int, ...]):
@@ -312,16 +317,24 @@ def _burner(ray, flag: str, leave: tuple[int, ...]):
     return burn.remote()
 
 
-def _load_rows(ratios: np.ndarray) -> list[str]:
-    """Return the rows of the table of ratios, shape (networks, 3): quiet, quiet again, busy."""
-    quiet = ratios[:, 0]
-    changes = 100 * (ratios[:, 1:] / quiet[:, None] - 1)
-    rows = [
-        f"| {number} | {' | '.join(f'{ratio:.3f}' for ratio in row)} | {again:+.1f} % | {busy:+.1f} % |"
-        for number, (row, (again, busy)) in enumerate(zip(ratios, changes, strict=True), 1)
-    ]
-    worst = " | ".join(f"{each:.1f} %" for each in np.abs(changes).max(axis=0))
-    return [*rows, f"| worst | | | | {worst} |"]
+def _load_rows(rows: list[list[list[float]]], turns: int) -> list[str]:
+    """Return the rows of the table of ratios of each network: quiet, quiet again, busy."""
+    lines, changes = [], []
+    for number, row in enumerate(rows, 1):
+        middle = [float(np.median(each)) if len(each) >= min(LEAST, turns) else float("nan") for each in row]
+        # Standard error of a median of normal values.
+        errors = [1.253 * np.std(each, ddof=1) / len(each) ** 0.5 / np.median(each) if each[1:] else 0 for each in row]
+        changed = [middle[n] / middle[0] - 1 for n in (1, 2)]
+        spread = [2 * float(np.hypot(errors[0], errors[n])) for n in (1, 2)]
+        changes.append(changed)
+        cells = (
+            *(f"{ratio:.3f}" for ratio in middle),
+            *(f"{change:+.1%} ± {two:.1%}" for change, two in zip(changed, spread, strict=True)),
+            ", ".join(str(len(each)) for each in row),
+        )
+        lines.append(f"| {number} | {' | '.join(cells)} |")
+    worst = " | ".join(f"{each:.1%}" for each in np.nanmax(np.abs(changes), axis=0))
+    return [*lines, f"| worst | | | | {worst} | |"]
 
 
 def digits_task() -> Task:
@@ -394,10 +407,11 @@ def load_section(quick: bool, _: Path) -> str:
 
 The digits network pruned uniformly, batch 1, one thread; ratio to dense with the other cores idle, idle once more (what
 the meter's own repeats differ by), and with a worker on each of them that computes without a pause. In turns, each
-{TURNS} times until ±{HALF_WIDTH:.1%} or for {LOAD_S:g} s, twice that where the host runs slow meanwhile; medians.
+{TURNS} times until ±{HALF_WIDTH:.1%} or for {LOAD_S:g} s, twice that where the host runs slow meanwhile. Medians of
+those that the meter did not mark as made while the host was slow throughout (*counted*), ± two standard errors.
 
-| network | quiet | quiet again | busy | quiet again against quiet | busy against quiet |
-|---|---|---|---|---|---|
+| network | quiet | quiet again | busy | quiet again against quiet | busy against quiet | counted |
+|---|--:|--:|--:|--:|--:|--:|
 {chr(10).join(rows)}
 """
 

@@ -57,6 +57,21 @@ def test_where_none_runs_alone_and_warm_the_least_disturbed_counts(taken, kept):
     assert calm.repeated == MOST_TRIES - 1
 
 
+def test_caches_that_are_filled_anew_forget_an_interruption():
+    machine = Machine(1e-3, [3e-3, 0.0, 3e-3, 3e-3, 0.0])
+    filled = []
+    calm = Undisturbed(machine.waits, 0.02, lambda: machine.now)
+    assert [calm(machine.sample, lambda: not filled.append(1)) for _ in range(2)] == pytest.approx([1e-3] * 2)
+    assert (calm.repeated, machine.runs, len(filled)) == (3, 5, 5)
+
+
+def test_an_interruption_while_the_caches_are_filled_costs_nothing():
+    machine = Machine(1e-3, [3e-3, 0.0] * 2)
+    calm = Undisturbed(machine.waits, 0.02, lambda: machine.now)
+    assert [calm(machine.sample, lambda: machine.sample() > 0) for _ in range(2)] == pytest.approx([1e-3] * 2)
+    assert calm.repeated == 0
+
+
 def test_a_sample_longer_than_a_time_slice_counts_as_it_is():
     machine = Machine(2 * SLICE_S, [3e-3] * 3)
     calm = Undisturbed(machine.waits, 0.02, lambda: machine.now)
@@ -72,8 +87,8 @@ def test_a_meter_drops_what_was_interrupted_and_says_how_much(monkeypatch):
     monkeypatch.setattr(Waits, "__call__", lambda _: next(lost, 0.0))
     net = nn.Linear(4, 4)
     found = TorchMeter(LatencySpec(half_width=0.5, budget_s=0.05)).measure_pair(net, net, ModelInputs((zeros(1, 4),)))
-    assert found.repeated == 2
-    assert found.to_record(1.0).repeated == 2
+    assert found.repeated == 1
+    assert found.to_record(1.0).repeated == 1
     lost = iter(())
     calm = TorchMeter(LatencySpec(half_width=0.5, budget_s=0.05)).measure_pair(net, net, ModelInputs((zeros(1, 4),)))
     assert calm.repeated == 0

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.cost.meters import ModelInputs, TorchMeter, interleaved
+from autoprune.cost.meters.interruption import Undisturbed
 from autoprune.cost.meters.pace import MEMORY_S, Pace
 from autoprune.cost.meters.pairing import measure_blocks
 from autoprune.spec.latency import LatencySpec
@@ -99,8 +100,10 @@ def test_the_wait_ends_and_the_record_says_so(half_width, wait, ends):
     assert ends <= machine.now < ends + 0.05, "the budget and the wait; or the wait from where it was precise"
     assert (found.converged, found.slowed) == (False, 0)
     assert found.ratio == pytest.approx(0.63, rel=0.02)
-    assert "the machine ran at 59% of its full speed all the while" in found.reason
+    assert "the machine ran slower than it can all the while" in found.reason
+    assert found.speed == pytest.approx(0.59, abs=0.01)
     assert found.to_record(1.0).reason == found.reason
+    assert found.to_record(1.0).speed == found.speed
     assert "slowed" not in found.to_record(1.0).to_data()
 
 
@@ -152,16 +155,56 @@ def test_a_study_that_does_not_wait_counts_every_pair(monkeypatch, wait):
     assert found.pairs > 0
 
 
-def test_a_quick_network_runs_once_before_what_counts():
+def test_a_quick_network_runs_untimed_before_what_counts():
     calls = []
 
     def runs(side):
         return lambda repeats: calls.append((side, repeats)) or 1e-3
 
     for quick in (True, False):
-        warmed = interleaved._Warmed({"dense": runs("dense"), "candidate": runs("candidate")}, quick)
-        for side, repeats in (("dense", 1), ("candidate", 3), ("candidate", 3), ("dense", 1), ("dense", 1)):
-            assert warmed.sample(side, repeats) == 1e-3
-    dense, candidate, once = ("dense", 1), ("candidate", 3), ("candidate", 1)
-    assert calls[:9] == [dense, dense, once, candidate, once, candidate, dense, dense, dense]
+        both = {side: runs(side) for side in ("dense", "candidate")}
+        calm = Undisturbed(lambda: 0.0, 0.02)
+        warmed = interleaved._Warmed(both, {"dense": 1, "candidate": 3}, quick, calm)
+        for side in ("dense", "candidate", "candidate", "dense", "dense"):
+            assert warmed.sample(side) == 1e-3
+    dense, candidate = ("dense", 1), ("candidate", 3)
+    assert calls[:9] == [dense, dense, *[candidate] * 4, dense, dense, dense]
     assert calls[9:] == [dense, candidate, candidate, dense, dense]
+
+
+def test_the_ratio_is_the_same_however_often_samples_are_taken_again():
+    """Runs take 1 ms and 0.5 ms; the first three of the candidate after something else ran take longer."""
+
+    class Core:
+        def __init__(self, share):
+            self.now, self.waited, self.side, self.since = 0.0, 0.0, "", 0
+            self.share, self.rng = share, np.random.default_rng(0)
+
+        def run(self, side):
+            def repeated(repeats):
+                begun = self.now
+                for _ in range(repeats):
+                    if self.rng.random() < self.share:
+                        self.waited += 5e-5
+                        self.side = ""
+                    self.since = self.since + 1 if side == self.side else 0
+                    self.side = side
+                    cold = (6e-5, 3e-5, 2e-5, 0)[min(self.since, 3)]
+                    self.now += 1e-3 if side == "dense" else 5e-4 + cold
+                return (self.now - begun) / repeats
+
+            return repeated
+
+        def waits(self):
+            found, self.waited = self.waited, 0.0
+            return found
+
+    ratios = []
+    for share in (0, 0.05, 0.15):
+        core = Core(share)
+        calm = Undisturbed(core.waits, 0.005, lambda core=core: core.now)
+        both = {side: core.run(side) for side in ("dense", "candidate")}
+        sample = interleaved._Warmed(both, {"dense": 2, "candidate": 4}, True, calm).sample
+        pairs = [(sample("dense"), sample("candidate")) for _ in range(99)]
+        ratios.append(np.median([candidate / dense for dense, candidate in pairs]))
+    assert ratios == pytest.approx([0.5] * 3, rel=0.005)

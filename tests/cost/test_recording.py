@@ -91,6 +91,23 @@ def test_a_replay_at_another_precision_judges_the_interval_anew(tmp_path: Path) 
     assert found[0.02].reason.startswith("the recording ended after 10 pairs at ±")
 
 
+def test_a_slow_machine_stays_slow_at_any_precision(tmp_path: Path) -> None:
+    path = tmp_path / "recording.jsonl"
+    entry = RecordedLatency(
+        networks=pair_key(DENSE, DENSE, INPUTS, None),
+        dense_s=(1e-3,) * 10,
+        candidate_s=(1e-3,) * 10,
+        meter="measured",
+        converged=False,
+        reason="it was slow",
+        speed=0.6,
+    )
+    append_recording(path, RecordingHeader(latency=LatencySpec(half_width=0.01), machine="a board"), entry)
+    replayed = ReplayMeter(LatencySpec(runtime="recorded", recording=str(path), half_width=0.5))
+    found = replayed.measure_pair(DENSE, DENSE, INPUTS)
+    assert (found.converged, found.reason, found.speed) == (False, "it was slow", 0.6)
+
+
 def test_what_was_not_recorded_cannot_be_replayed(tmp_path: Path) -> None:
     path = tmp_path / "recording.jsonl"
     recorder(path).measure_pair(DENSE, nn.Linear(8, 16), INPUTS)

@@ -265,14 +265,41 @@ def test_a_missed_precision_is_told_with_its_reason(records):
 
 
 def test_a_slow_machine_is_no_missed_precision(records):
-    slow = records.trials[3]
-    narrow = {"ratio": 0.5, "ratio_low": 0.499, "ratio_high": 0.501, "pairs": 90, "converged": False, "reason": "slow"}
-    before = next(f.sentences for f in facts(records) if f.title == "Latency")
-    latency = slow.latency.model_copy(update=narrow)
-    trials = (*records.trials[:3], slow.model_copy(update={"latency": latency}), *records.trials[4:])
-    told = next(f.sentences for f in facts(records.model_copy(update={"trials": trials})) if f.title == "Latency")
-    assert ", in 1 the machine was slow throughout; these are marked ?." in " ".join(told)
-    assert "slow throughout" not in " ".join(before)
+    before = " ".join(latency_facts(records))
+    once = " ".join(latency_facts(with_latency(records, {3: {"converged": False, "reason": "slow", "speed": 0.57}})))
+    assert ", in 1 the machine was slow throughout (57 % of its speed); these are marked ?." in once
+    assert "slow throughout" not in before
+    assert imprecise(once) == imprecise(before)
+    speeds = {number: {"converged": False, "reason": "slow", "speed": 0.5 + number / 100} for number in (3, 4)}
+    assert "in 2 the machine was slow throughout (53 % to 54 % of its speed)" in " ".join(
+        latency_facts(with_latency(records, speeds))
+    )
+
+
+def test_trials_measured_at_different_speeds_are_told(records):
+    every = {t.number: {"dense_ms": 2.0} for t in records.trials if t.latency}
+    assert "was over" not in " ".join(latency_facts(with_latency(records, every)))
+    found = " ".join(latency_facts(with_latency(records, {**every, 3: {"dense_ms": 2.6}, 4: {"dense_ms": 2.4}})))
+    assert "took 2.00 to 2.60 ms in the trials' own measurements; in 1 of" in found
+    told_already = {3: {"dense_ms": 2.6, "speed": 0.77, "converged": False, "reason": "slow"}}
+    assert "was over" not in " ".join(latency_facts(with_latency(records, {**every, **told_already})))
+
+
+def latency_facts(records):
+    return next(f.sentences for f in facts(records) if f.title == "Latency")
+
+
+def with_latency(records, changes):
+    """Return the records with some figures of some trials' latencies changed."""
+    trials = [
+        t.model_copy(update={"latency": t.latency.model_copy(update=changes[t.number])}) if t.number in changes else t
+        for t in records.trials
+    ]
+    return records.model_copy(update={"trials": tuple(trials)})
+
+
+def imprecise(told):
+    return re.search(r"In (\d+) of \d+ trials it did not become", told)[1]
 
 
 def test_pairs_of_a_slow_machine_are_told(records):

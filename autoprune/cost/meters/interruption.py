@@ -62,7 +62,7 @@ class Waits:
 class Undisturbed:
     """Takes samples, and takes one again where other processes held the core for more of it than is allowed.
 
-    What comes after an interruption is dropped too: the caches hold what the other process left there. Where
+    What comes after an interruption is dropped too, for the caches hold what the other process left there. Where
     :data:`MOST_TRIES` have none that ran alone on warm caches, the least disturbed counts. A sample that is longer than
     a time slice cannot run alone on a busy core and counts as it is.
 
@@ -81,21 +81,27 @@ class Undisturbed:
         self._waits, self._allowed, self._clock = waits, allowed, clock
         self.repeated = 0
 
-    def __call__(self, sample: Callable[[], float]) -> float:
-        """Return what a sample gives: where that is possible one that nobody disturbed."""
-        warm, best, least = True, 0.0, float("inf")
+    def __call__(self, sample: Callable[[], float], warm: Callable[[], bool] = lambda: False) -> float:
+        """Return what a sample gives: where that is possible one that nobody disturbed.
+
+        Args:
+            sample: Takes one.
+            warm: Fills the caches before each try, and returns whether it did; an interruption before is forgotten then
+                and one meanwhile does no harm.
+        """
+        calm, best, least = True, 0.0, float("inf")
         for tried in range(MOST_TRIES):
+            filled = warm() or calm
             self._waits()
             begun = self._clock()
             found = sample()
             waited, took = self._waits(), self._clock() - begun
             calm = waited <= self._allowed * took
-            if (calm and warm) or took - waited > SLICE_S:
+            if (calm and filled) or took - waited > SLICE_S:
                 self.repeated += tried
                 return found
             waited = 0.0 if calm else waited
             if waited <= least:  # of two that are as calm the later: it is warmer
                 best, least = found, waited
-            warm = calm
         self.repeated += MOST_TRIES - 1
         return best

@@ -29,6 +29,11 @@ from autoprune.spec.study import LatencySpec
 
 Side = Literal["dense", "candidate"]
 
+_SLOW = (
+    "the machine ran slower than it can all the while (another load, or a lowered clock), where the ratio may be "
+    "another; quieten it, or let the meter wait for longer (latency.wait_s)"
+)
+
 _FIRST = 1 / 3  # of its budget, that the first measurement beside a reference takes to get to know the machine
 
 
@@ -119,12 +124,13 @@ class _Blocks:
         counted = self.counted()
         ratio, low, high = interval
         reason = "" if converged else _reason(len(counted), (high - low) / 2 / ratio, spec)
+        speed = None
         if self._pace is not None:
             if not self.quick:
-                reason = _slow(self._pace.speed(self.pairs))
+                reason, speed = _SLOW, self._pace.speed(self.pairs)
             self._pace.remember(self.pairs)
         found = summary(counted, (ratio, low, high), reason, meter)
-        return replace(found, slowed=len(self.pairs) - len(counted))
+        return replace(found, slowed=len(self.pairs) - len(counted), speed=speed)
 
 
 def summary(
@@ -216,13 +222,6 @@ def check_sample(seconds: float, meter: str) -> float:
             f"a latency sample is {seconds!r} s where a positive number is needed ({meter}); measure again"
         )
     return seconds
-
-
-def _slow(speed: float) -> str:
-    return (
-        f"the machine ran at {speed:.0%} of its full speed all the while (another load, or a lowered clock), where the "
-        "ratio may be another; quieten it, or let the meter wait for longer (latency.wait_s)"
-    )
 
 
 def _reason(pairs: int, half: float, spec: LatencySpec) -> str:

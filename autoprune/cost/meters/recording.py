@@ -73,6 +73,7 @@ class RecordingMeter:
                 steady=found.steady,
                 prepare_s=found.prepare_s,
                 slowed=found.slowed or None,
+                speed=found.speed,
                 energy=found.energy,
             )
         )
@@ -146,6 +147,7 @@ class ReplayMeter:
         return replace(
             summary(pairs, interval, self._reason(entry, interval), _replayed(entry.meter)),
             slowed=entry.slowed,
+            speed=entry.speed,
             conditions=entry.conditions,
             warmup_rounds=entry.warmup_rounds,
             steady=entry.steady,
@@ -157,7 +159,7 @@ class ReplayMeter:
         """Return why a measurement is not as precise as this study asks; empty where it is."""
         ratio, low, high = interval
         half, pairs = (high - low) / 2 / ratio, len(entry.candidate_s)
-        if self.spec.half_width == self._recorded.half_width:
+        if self.spec.half_width == self._recorded.half_width or entry.speed is not None:
             return "" if entry.converged else entry.reason or "the recording says no more than that; record anew"
         if pairs >= MIN_PAIRS and half <= self.spec.half_width:
             return ""

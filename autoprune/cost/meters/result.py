@@ -45,6 +45,7 @@ class PairedLatency:
         retries: Calls that failed and were repeated, where a command measures.
         repeated: Samples taken again because another process held the core meanwhile; the first tries count nowhere.
         slowed: Pairs beside those that count, taken while the machine was slow.
+        speed: The machine's speed over its best that was seen, where it was slow throughout: 0.57; None elsewhere.
         energy: What an energy meter counted, where one is at hand.
     """
 
@@ -68,6 +69,7 @@ class PairedLatency:
     retries: int | None = None
     repeated: int | None = None
     slowed: int | None = None
+    speed: float | None = None
     energy: MeasuredEnergy | None = None
 
     def to_record(self, reference_dense_ms: float) -> LatencyRecord:
@@ -97,6 +99,7 @@ class PairedLatency:
             retries=self.retries,
             repeated=self.repeated or None,
             slowed=self.slowed or None,
+            speed=self.speed,
             energy=self.energy,
         )
 

@@ -244,10 +244,7 @@ class MeterActor:
         except AutopruneError as error:
             return error
         torch.set_num_threads(spec.threads)
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # Ray gives its workers niceness 15; taking it back needs a right
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
+        _take_precedence()
         return replace(_place(_node(), spec.threads), cores=spec.affinity or ())
 
     def measure(self, network: PackedNetwork | OnnxModule | None, dense_ms: float | None) -> Measured:
@@ -343,6 +340,18 @@ def _node() -> str:
 def _place(node: str, threads: int) -> Place:
     cores = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else tuple(range(core_count()))
     return Place(platform.node(), os.getpid(), node, threads, cores, machine_title())
+
+
+def _take_precedence() -> None:
+    """Go before the other processes of the node, Ray's own services too, as far as this process has the right to.
+
+    Ray gives its workers niceness 15. Where the other cores are busy its services wake up on the meter's a few hundred
+    times a second; at -20 a third fewer samples had to be taken again.
+    """
+    for niceness in (-20, 0):
+        with contextlib.suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
+            return
 
 
 def _leave_cores(cores: tuple[int, ...]) -> None:
