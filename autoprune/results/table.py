@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -176,35 +179,66 @@ def to_markdown(table: Table) -> str:
 _SHORT = 14
 """Most letters of a text that is never broken."""
 
+_WIDE = 130
+"""Columns of a terminal that has room for everything."""
+
+_FEWEST = 2
+"""Columns that stay on however narrow a terminal."""
+
 
 def to_rich(table: Table, width: int = 160) -> RichTable:
     """Return a terminal table; nothing in it is read as markup.
 
     Args:
         table: What to draw.
-        width: Columns of the terminal. Below 130 a cell shows its share of dense alone, where it has one, without
-            detail, and columns that are for wide tables are left out.
+        width: Columns of the terminal. Where they are too few, or below 130, a cell shows its share of dense alone,
+            where it has one, without detail, and columns that are for wide tables are left out; so are the last ones,
+            where even so a number would lose its unit, and the caption says how many.
     """
-    narrow = width < 130
-    shown = [i for i, column in enumerate(table.columns) if not narrow or not column.wide]
+    if width >= _WIDE:
+        drawn = _drawn(table, range(len(table.columns)), narrow=False)
+        if _least_width(drawn) <= width:
+            return drawn
+    shown = [i for i, column in enumerate(table.columns) if not column.wide]
+    drawn, every = _drawn(table, shown, narrow=True), len(shown)
+    while len(shown) > _FEWEST and _least_width(drawn) > width:
+        shown.pop()
+        drawn = _drawn(table, shown, narrow=True)
+        more = every - len(shown)
+        drawn.title = Text(f"{table.caption} ({more} more column{'s' if more > 1 else ''} where there is room)")
+    return drawn
+
+
+def _least_width(drawn: RichTable) -> int:
+    console = Console(width=10_000, file=io.StringIO())
+    return Measurement.get(console, console.options, drawn).minimum
+
+
+def _drawn(table: Table, shown: Sequence[int], narrow: bool) -> RichTable:
     out = RichTable(
         title=Text(table.caption), title_justify="left", header_style="bold", pad_edge=False, box=box.SIMPLE_HEAD
     )
-    for place, column in ((i, table.columns[i]) for i in shown):
-        # Where there is little room long texts go on in the next line, so that no number loses digits.
-        longest = max((len(row.cells[place].text) for row in table.rows), default=0)
-        whole = column.numeric or not narrow or longest <= _SHORT
+    columns = []
+    for place in shown:
+        column, cells = table.columns[place], [row.cells[place] for row in table.rows]
+        texts = [Text(cell.relative or cell.text if narrow else cell.text) for cell in cells]
+        details = [cell.detail if place == 0 or not narrow else "" for cell in cells]
+        # Where there is little room texts go on in the next line, so that no number loses digits or its unit.
+        longest = max((len(cell.text) for cell in cells), default=0)
+        whole = column.numeric or (longest <= _SHORT and not any(details))
+        for text, detail in zip(texts, details, strict=True):
+            if detail:
+                text.append(f" ({detail})", style="dim")
         out.add_column(
-            Text(column.title), justify="right" if column.numeric else "left", no_wrap=whole, overflow="fold"
+            Text(column.title),
+            justify="right" if column.numeric else "left",
+            no_wrap=whole,
+            overflow="fold",
+            min_width=max(text.cell_len for text in [Text(column.title), *texts]) if whole else None,
         )
-    for row in table.rows:
-        cells = []
-        for place, cell in ((i, row.cells[i]) for i in shown):
-            text = Text(cell.relative or cell.text if narrow else cell.text)
-            if cell.detail and (place == 0 or not narrow):
-                text.append(f" ({cell.detail})", style="dim")
-            cells.append(text)
-        out.add_row(*cells, style="bold" if row.kind in ("dense", "total") else None)
+        columns.append(texts)
+    for row, texts_of_row in zip(table.rows, zip(*columns, strict=True), strict=True):
+        out.add_row(*texts_of_row, style="bold" if row.kind in ("dense", "total") else None)
     return out
 
 

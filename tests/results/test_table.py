@@ -1,6 +1,7 @@
 """Numbers and tables as people read them."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -103,6 +104,28 @@ def test_a_narrow_terminal_shows_whole_shares_of_dense(records):
     assert "…" not in shown
     dense = dense_trial(records).values["macs"]
     assert all(percent(t.values["macs"] / dense) in shown for t in front(records) if t.origin != "dense")
+    assert all(text in shown for text in dense_texts(front_table(records), wide=False)), "with its unit"
+
+
+@pytest.mark.parametrize("width", [30, 50, 60, 80, 100, 129, 130, 160])
+def test_a_table_that_is_too_wide_loses_columns_and_no_unit(width):
+    records = run_records(30, objectives=("accuracy_drop", "macs", "latency_ms", "energy_mj", "params", "size_bytes"))
+    table = front_table(records)
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(to_rich(table, width))
+    shown = stream.getvalue()
+    dense = next(line for line in shown.splitlines() if line.strip().startswith("dense"))
+    texts = dense_texts(table, wide=width == 160)
+    kept = [cell.partition(" (")[0] for cell in re.split(r"  +", dense.strip())]
+    assert kept == texts[: len(kept)]
+    assert len(kept) >= 2
+    more = re.search(r"\((\d+) more columns? where there is room\)", " ".join(shown.split()))
+    assert len(kept) + int(more[1] if more else 0) == len(texts)
+    assert (more is None) == (width >= 80)
+
+
+def dense_texts(table, wide):
+    return [c.text for column, c in zip(table.columns, table.rows[0].cells, strict=True) if wide or not column.wide]
 
 
 def test_picks_stand_in_their_order(records):

@@ -1,5 +1,6 @@
 """What 'autoprune status' says of a detached search: it runs, failed, was stopped, or its cluster is gone."""
 
+import os
 import socket
 from types import SimpleNamespace
 
@@ -44,6 +45,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     made = Server(monkeypatch)
     yield made
     made.close()
@@ -76,11 +78,35 @@ def test_what_keeps_a_job_from_being_asked_is_told(server, monkeypatch):
     server.raises = RuntimeError("Request failed with status code 500")
     assert "cannot be asked (RuntimeError: Request failed with status code 500)" in fate_of(job)
     server.raises = ray.exceptions.AuthenticationError("no token")
-    assert fate_of(job).endswith("asks for a token; set RAY_AUTH_MODE=token")
+    assert fate_of(job).endswith("asks for a token; copy ~/.ray/auth_token of its head to here")
     server.close()
     assert "its cluster is gone or out of reach" in fate_of(job)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     assert fate_of(job).endswith("cannot be asked, for Ray is not installed here")
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [
+        ({}, None),
+        ({"RAY_AUTH_TOKEN": "t"}, "token"),
+        ({"RAY_AUTH_TOKEN": "t", "RAY_AUTH_MODE": "disabled"}, "disabled"),
+        ({"RAY_AUTH_TOKEN_PATH": "kept"}, "token"),
+        ({"HOME": "home"}, "token"),
+    ],
+)
+def test_a_token_that_is_kept_here_is_shown(server, monkeypatch, tmp_path, given, mode):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").touch()
+    (tmp_path / "home" / ".ray").mkdir(parents=True)
+    (tmp_path / "home" / ".ray" / "auth_token").touch()
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in ({"HOME": "nowhere"} | given).items():
+        monkeypatch.setenv(name, value)
+    assert "runs" in fate_of(DetachedJob(name="j", dashboard=server.address))
+    assert os.environ.get("RAY_AUTH_MODE") == mode
 
 
 def test_a_job_that_has_not_begun_its_study_has_a_status(server, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def fate_of(job: DetachedJob) -> str:
     """Ask the cluster what has become of a job; return a sentence without its full stop."""
     who = f"job {job.name} on {job.dashboard}"
     again = "the same command goes on"
+    _take_token_along()
     try:
         ray = cluster.import_ray()
     except UsageError:
@@ -58,7 +60,7 @@ def fate_of(job: DetachedJob) -> str:
     except (OSError, ValueError) as error:  # nobody listens there
         return f"{who} cannot be asked, its cluster is gone or out of reach ({one_line(error, 120)}); {again}"
     except ray.exceptions.AuthenticationError:
-        return f"{who} asks for a token; set RAY_AUTH_MODE=token"
+        return f"{who} asks for a token; copy ~/.ray/auth_token of its head to here"
     except RuntimeError as error:
         if "does not exist" in str(error):
             return f"{who} is not known there, the cluster was started anew; {again}"
@@ -71,3 +73,10 @@ def fate_of(job: DetachedJob) -> str:
         return f"{who} {_ENDED.get(state, state.lower())}" + (f"; {again}" if state == "STOPPED" else "")
     last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it left no word")
     return f"{who} failed: {last} ('ray job logs {job.name} --address http://{job.dashboard}' shows all)"
+
+
+def _take_token_along() -> None:
+    """Let Ray show the token that it keeps on this machine, as ``ray.init`` does; it reads this when it is imported."""
+    kept = os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")
+    if "RAY_AUTH_TOKEN" in os.environ or Path(kept).is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
