@@ -14,9 +14,10 @@ import onnx
 from pydantic import Field
 from torch import nn
 
-from autoprune.cost.meters.interleaved import sample_repeats
-from autoprune.cost.meters.pairing import Side, measure_blocks
-from autoprune.cost.meters.warmup import SHARE, warm_up
+from autoprune.cost.meters.pace import Pace
+from autoprune.cost.meters.pairing import Side
+from autoprune.cost.meters.settings import measuring_conditions, sampling
+from autoprune.cost.meters.turns import measure_turns
 from autoprune.deploy.export import write_bytes
 from autoprune.errors import UsageError
 from autoprune.graph.session import OnnxModule
@@ -118,23 +119,19 @@ def quantize(
 def _latency(
     modules: Mapping[Side, nn.Module], args: tuple[Any, ...], kwargs: Mapping[str, Any], spec: LatencySpec, runtime: str
 ) -> LatencyRecord:
-    begun = time.perf_counter()
+    def running(side: Side) -> Callable[[int], float]:
+        def run(repeats: int) -> float:
+            start = time.perf_counter_ns()
+            for _ in range(repeats):
+                modules[side](*args, **kwargs)
+            return (time.perf_counter_ns() - start) / repeats * 1e-9
 
-    def elapsed() -> float:
-        return time.perf_counter() - begun
+        return run
 
-    def sample(side: Side, repeats: int) -> float:
-        start = time.perf_counter_ns()
-        for _ in range(repeats):
-            modules[side](*args, **kwargs)
-        return (time.perf_counter_ns() - start) / repeats * 1e-9
-
-    sides: tuple[Side, Side] = ("dense", "candidate")
-    warm = warm_up(lambda: tuple(sample(side, 1) for side in sides), elapsed, SHARE * spec.budget_s)
-    repeats = dict(zip(sides, map(sample_repeats, warm.seconds), strict=True))
     threads = f"{spec.threads} thread{'s' * (spec.threads != 1)}"
-    meter = f"measured: {runtime} on the CPU, {threads}, int8 against float32, A B B A"
-    paired = measure_blocks(lambda side: sample(side, repeats[side]), elapsed, spec, meter)
+    meter = f"measured: {runtime} on the CPU, {threads}, int8 against float32"
+    with measuring_conditions(spec, *modules.values()), sampling():
+        paired = measure_turns(running("dense"), running("candidate"), spec, meter, pace=Pace())
     return paired.to_record(paired.dense_ms)
 
 

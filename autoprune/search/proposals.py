@@ -266,16 +266,16 @@ def make_proposals(
         recovery: Resolved; goes into every config.
         seed: Goes into every config.
         book: The scores of the model. Those of all criteria that the space uses are computed here, so that what is
-            wrong with one is said before any trial, and so that no criterion is offered where it judges nothing.
+            wrong with one is said before any trial, and so that no criterion is offered where it judges nothing. One
+            whose data the task does not give is left out with a note, where its rule has another.
 
     Raises:
-        ConfigError: The space selects nothing, or names a criterion whose data the task does not give or that yields
-            no usable scores.
+        ConfigError: The space selects nothing, a rule names only criteria whose data the task does not give, or one
+            yields no usable scores.
         UnknownNameError: The space names a granularity or criterion that does not exist.
     """
-    _check_names(space, book)
     knobs: list[Knob] = []
-    notes: dict[str, None] = {}
+    notes = dict.fromkeys(_left_out(space, book))
     leaders: dict[str, list[Group]] = {}
     for group in graph.groups.values():
         leaders.setdefault(group.layers[0], []).append(group)
@@ -310,7 +310,9 @@ def make_proposals(
     return Proposals(tuple(knobs), identity, recovery, seed, tuple(notes), space.precision, shapes)
 
 
-def _check_names(space: SpaceSpec, book: ScoreBook) -> None:
+def _left_out(space: SpaceSpec, book: ScoreBook) -> list[str]:
+    """Check the names in a space, and return a sentence for each criterion that the task gives no data for."""
+    said = []
     for rule in space.rules:
         try:
             for key in rule.granularity or ():
@@ -319,13 +321,21 @@ def _check_names(space: SpaceSpec, book: ScoreBook) -> None:
                 CRITERIA.get(key)
         except UnknownNameError as error:
             raise UnknownNameError(f"space {space.name!r}: {error}") from error
-        for key in rule.criterion or ():
-            missing = book.missing_data(key)
-            if missing:
+        lacking = {key: missing for key in rule.criterion or () if (missing := book.missing_data(key))}
+        for key, missing in lacking.items():
+            if len(lacking) == len(rule.criterion or ()):
                 raise ConfigError(
                     f"space {space.name!r} names criterion {key!r}, which needs data, and the task has no {missing}; "
-                    "give it, or take the criterion out"
+                    "give it, or name a criterion that needs none"
                 )
+            said.append(f"criterion {key!r} is left out: it needs {missing}, and the task has none")
+    return said
+
+
+def _serving(options: LayerSpace, key: str, judged: Layer | Group | Stage, book: ScoreBook) -> list[str]:
+    """Return the criteria that can score the units of a layer, group or stage for a granularity."""
+    given = [criterion for criterion in options.criteria if not book.missing_data(criterion)]
+    return [criterion for criterion in given if book.serves(criterion, key, judged)]
 
 
 def _knob(
@@ -343,7 +353,7 @@ def _knob(
             continue
         judged = group if shape.removed else layer
         assert judged is not None
-        serving = [criterion for criterion in options.criteria if book.serves(criterion, key, judged)]
+        serving = _serving(options, key, judged, book)
         if not serving:
             notes.setdefault(f"{key} on {name!r} is left out: none of the space's criteria can score it")
             continue
@@ -366,7 +376,7 @@ def _knob(
 
 
 def _stage_knob(stage: Stage, options: LayerSpace, book: ScoreBook, notes: dict[str, None]) -> list[Knob]:
-    serving = [criterion for criterion in options.criteria if book.serves(criterion, DEPTH, stage)]
+    serving = _serving(options, DEPTH, stage, book)
     if not serving:
         notes.setdefault(f"{DEPTH} on {stage.name!r} is left out: none of the space's criteria can score whole blocks")
         return []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.cost.meters import ModelInputs, TorchMeter, interleaved
+from autoprune.cost.meters import ModelInputs, TorchMeter, turns
 from autoprune.cost.meters.interruption import Undisturbed
 from autoprune.cost.meters.pace import MEMORY_S, Pace
 from autoprune.cost.meters.pairing import measure_blocks
@@ -147,7 +147,7 @@ def test_a_measurement_of_few_pairs_tells_nothing_of_the_machine():
 @pytest.mark.parametrize("wait", [None, 0])
 def test_a_study_that_does_not_wait_counts_every_pair(monkeypatch, wait):
     given = []
-    monkeypatch.setattr(interleaved, "measure_blocks", lambda *a: given.append(a[-1]) or measure_blocks(*a))
+    monkeypatch.setattr(turns, "measure_blocks", lambda *a: given.append(a[-1]) or measure_blocks(*a))
     net = nn.Linear(4, 4)
     spec = LatencySpec(half_width=0.9, budget_s=0.01, wait_s=wait)
     found = TorchMeter(spec).measure_pair(net, net, ModelInputs((torch.zeros(1, 4),)))
@@ -164,7 +164,7 @@ def test_a_quick_network_runs_untimed_before_what_counts():
     for quick in (True, False):
         both = {side: runs(side) for side in ("dense", "candidate")}
         calm = Undisturbed(lambda: 0.0, 0.02)
-        warmed = interleaved._Warmed(both, {"dense": 1, "candidate": 3}, quick, calm)
+        warmed = turns._Warmed(both, {"dense": 1, "candidate": 3}, quick, calm)
         for side in ("dense", "candidate", "candidate", "dense", "dense"):
             assert warmed.sample(side) == 1e-3
     dense, candidate = ("dense", 1), ("candidate", 3)
@@ -204,7 +204,7 @@ def test_the_ratio_is_the_same_however_often_samples_are_taken_again():
         core = Core(share)
         calm = Undisturbed(core.waits, 0.005, lambda core=core: core.now)
         both = {side: core.run(side) for side in ("dense", "candidate")}
-        sample = interleaved._Warmed(both, {"dense": 2, "candidate": 4}, True, calm).sample
+        sample = turns._Warmed(both, {"dense": 2, "candidate": 4}, True, calm).sample
         pairs = [(sample("dense"), sample("candidate")) for _ in range(99)]
         ratios.append(np.median([candidate / dense for dense, candidate in pairs]))
     assert ratios == pytest.approx([0.5] * 3, rel=0.005)

@@ -165,9 +165,18 @@ def test_a_space_that_cannot_be_searched_says_why(rules, error, sentence):
         proposals(small_net(), *rules)
 
 
-def test_a_criterion_whose_data_is_missing_is_told_before_the_search():
-    with pytest.raises(ConfigError, match="names criterion 'taylor', which needs data"):
-        proposals(SmallNet().eval(), MIXED, inputs=images(2, 0))
+def test_a_criterion_whose_data_is_missing_is_left_out_and_told():
+    found, _, _ = proposals(SmallNet().eval(), MIXED, inputs=images(2, 0))
+    assert (
+        found.notes[0] == "criterion 'taylor' is left out: it needs Task.batches and Task.loss, and the task has none"
+    )
+    methods = {method for knob in found.knobs for method in knob.methods}
+    assert methods & {"weight/magnitude_l1", "channel/magnitude_l1"}
+    assert not any(method.endswith("/taylor") for method in methods)
+    with pytest.raises(
+        ConfigError, match=r"names criterion 'taylor', which needs data, .* no Task.batches and Task.loss"
+    ):
+        proposals(SmallNet().eval(), MIXED | {"criterion": ["taylor"]}, inputs=images(2, 0))
 
 
 def test_a_precision_is_one_more_parameter_where_there_is_a_choice():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,20 +13,15 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from autoprune.cost.energy_meters import EnergyMeter, measure_pair_energy
-from autoprune.cost.meters.interruption import Undisturbed, Waits
 from autoprune.cost.meters.pace import Pace
-from autoprune.cost.meters.pairing import Side, measure_blocks, measure_samples
 from autoprune.cost.meters.protocol import ModelInputs, rebatch
 from autoprune.cost.meters.result import PairedLatency, SingleLatency
 from autoprune.cost.meters.settings import cast_model, check_affinity, dtype_of, measuring_conditions, sampling
-from autoprune.cost.meters.warmup import SHARE, WarmUp, warm_up
+from autoprune.cost.meters.turns import measure_alone, measure_turns
 from autoprune.errors import MeterError, UsageError
 from autoprune.graph.trace import describe
 from autoprune.spec.record import LatencyConditions
 from autoprune.spec.study import LatencySpec
-
-_SAMPLE_S = 1.5e-3  # a sample this long drowns the timer (tens of ns) and the call of a Python loop
-_SOON_WARM_S = 20e-3  # a run this long hardly feels what the caches held when it began
 
 
 @dataclass(frozen=True)
@@ -127,29 +122,15 @@ class InterleavedMeter(ABC):
             first = kept.prepared
             same = candidate is dense and candidate_inputs is None
             second = first if same else self._prepare(candidate, candidate_inputs or inputs)
-            start = time.perf_counter()
-            runs: Mapping[Side, Callable[[int], float]] = {"dense": first.run, "candidate": second.run}
+            prepare_s = time.perf_counter() - begun
+            about = self._description(first, dense, inputs)
             with sampling():
-                warm = self._warm_up((first.run, second.run), start, self.spec.budget_s)
-                # Each side repeats until its own sample is long enough: the quicker one would drown in the timer.
-                repeats = dict(zip(runs, map(sample_repeats, warm.seconds), strict=True))
-                calm = self._undisturbed()
-                found = measure_blocks(
-                    _Warmed(runs, repeats, min(warm.seconds) < _SOON_WARM_S, calm).sample,
-                    lambda: time.perf_counter() - start,
-                    self.spec,
-                    f"{self._description(first, dense, inputs)}, A B B A",
-                    self.seed,
-                    kept.pace if self.spec.longest_wait_s else None,
-                )
+                found = measure_turns(first.run, second.run, self.spec, about, self.seed, kept.pace)
                 drawn = None if self.energy is None else measure_pair_energy(self.energy, first.run, second.run)
         return replace(
             found,
             energy=drawn,
-            repeated=calm.repeated,
-            warmup_rounds=warm.rounds,
-            steady=warm.steady,
-            prepare_s=start - begun,
+            prepare_s=prepare_s,
             conditions=self._conditions(dense, inputs),
         )
 
@@ -178,26 +159,11 @@ class InterleavedMeter(ABC):
         with measuring_conditions(self.spec, model):
             begun = time.perf_counter()
             prepared = self._prepare(model, inputs)
-            start = time.perf_counter()
+            prepare_s = time.perf_counter() - begun
+            about = self._description(prepared, model, inputs)
             with sampling():
-                warm = self._warm_up((prepared.run,), start, budget_s)
-                repeats = sample_repeats(warm.seconds[0])
-                calm = self._undisturbed()
-                found = measure_samples(
-                    lambda: calm(lambda: prepared.run(repeats)),
-                    lambda: time.perf_counter() - start,
-                    self.spec.half_width,
-                    budget_s,
-                    self._description(prepared, model, inputs),
-                    self.seed,
-                )
-        return replace(found, warmup_rounds=warm.rounds, prepare_s=start - begun)
-
-    def _undisturbed(self) -> Undisturbed:
-        return Undisturbed(Waits(self.spec.threads), self.spec.half_width)
-
-    def _warm_up(self, runs: tuple[Callable[[int], float], ...], start: float, budget_s: float) -> WarmUp:
-        return warm_up(lambda: tuple(run(1) for run in runs), lambda: time.perf_counter() - start, SHARE * budget_s)
+                found = measure_alone(prepared.run, self.spec, budget_s, about, self.seed)
+        return replace(found, prepare_s=prepare_s)
 
     def _prepare(self, model: nn.Module, inputs: ModelInputs) -> Prepared:
         call = rebatch(inputs.args, inputs.kwargs, self.spec.batch)
@@ -224,48 +190,6 @@ class InterleavedMeter(ABC):
     def _description(self, prepared: Prepared, model: nn.Module, inputs: ModelInputs) -> str:
         conditions = self._conditions(model, inputs)
         return f"measured: {prepared.about}, {conditions}"
-
-
-class _Warmed:
-    """Takes samples of networks in turns; a quick network runs untimed before what counts, for as long as that.
-
-    Its first runs find in the caches what the other network left there, or another process: of a network of 0.35 ms the
-    first took 14 % longer, and the next four 3, 2, 0.7 and 0.5 %. With them in a sample the ratio depends on how many
-    runs make one; beside busy cores, where most samples are taken again and so find warm caches, it was 3 % lower.
-    Where one run is a sample, it is made after a change of sides alone, for it takes as long as what counts.
-
-    Args:
-        runs: What runs each side.
-        repeats: How many runs make a sample of each.
-        quick: Whether they are quick enough for that.
-        calm: What keeps other processes out of the samples.
-    """
-
-    def __init__(
-        self,
-        runs: Mapping[Side, Callable[[int], float]],
-        repeats: Mapping[Side, int],
-        quick: bool,
-        calm: Undisturbed,
-    ) -> None:
-        self._runs, self._repeats, self._quick, self._calm = runs, repeats, quick, calm
-        self._last: Side | None = None
-
-    def sample(self, side: Side) -> float:
-        """Return the mean seconds of the runs that make a sample of a side."""
-        return self._calm(lambda: self._runs[side](self._repeats[side]), lambda: self._warm(side))
-
-    def _warm(self, side: Side) -> bool:
-        needed = self._quick and (self._repeats[side] > 1 or side != self._last)
-        if needed:
-            self._runs[side](self._repeats[side])
-        self._last = side
-        return needed
-
-
-def sample_repeats(seconds: float) -> int:
-    """Return how many runs of so many seconds make a sample long enough for the timer."""
-    return max(1, round(_SAMPLE_S / seconds + 0.5)) if seconds > 0 else 1
 
 
 def reference_key(model: nn.Module, inputs: ModelInputs) -> str:
