@@ -41,6 +41,7 @@ def trust(records: RunRecords) -> Trust:
     return Trust(
         sentences=(
             ("Predicted against measured latency", predictions(records)),
+            ("Latency measured twice", repeatability(records)),
             ("Validation against test", validation_against_test(records)),
             ("Course of the search", course(records)),
             ("Cost of the search", search_cost(records)),
@@ -82,6 +83,25 @@ def predictions(records: RunRecords) -> str:
         "prediction"
     )
     return f"{learned}{said}{_rank([p for p, _ in pairs], [m for _, m in pairs])}."
+
+
+def repeatability(records: RunRecords) -> str:
+    """Say by how much a second measurement of latency differs from the first."""
+    pairs = [(t.latency, t.again) for t in measured(records) if t.latency is not None and t.again is not None]
+    if not pairs:
+        return "No trial's latency was measured a second time."
+    changes = [abs(again.ratio / first.ratio - 1) for first, again in pairs]
+    apart = sum(max(a.ratio_low, b.ratio_low) > min(a.ratio_high, b.ratio_high) for a, b in pairs)
+    so = (
+        f"in {apart} of {len(pairs)} the two 95 % intervals lie apart, so one interval tells less than all of the "
+        "doubt on this machine: take smaller differences between trials for none"
+        if apart
+        else "the two 95 % intervals of each overlap"
+    )
+    return (
+        f"Measured once more after the search, the ratio of {len(pairs)} trials of the front differs by "
+        f"{number(100 * median(changes), 2)} % in the median and by {number(100 * max(changes), 2)} % at most; {so}."
+    )
 
 
 def validation_against_test(records: RunRecords) -> str:

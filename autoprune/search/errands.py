@@ -12,6 +12,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from autoprune.errors import AutopruneError, RunError, one_line
 from autoprune.spec.config import PruningConfig
+from autoprune.spec.record import LatencyRecord
 from autoprune.trial.runner import TrialRunner
 
 T = TypeVar("T")
@@ -113,6 +114,26 @@ class ScoreOnTest:
     def __call__(self, runner: TrialRunner) -> float | None:
         """Rebuild the network, and score it."""
         return runner.test_score(self.config)
+
+
+@dataclass(frozen=True)
+class MeasureAgain:
+    """Measure the latency of a trial's network once more; None where nothing measures.
+
+    Attributes:
+        number: Of the trial.
+        config: Of its network.
+        dense_ms: The study's latency of the dense model, which the ratio is times.
+    """
+
+    on_device: ClassVar[bool] = True
+    number: int
+    config: PruningConfig
+    dense_ms: float
+
+    def __call__(self, runner: TrialRunner) -> LatencyRecord | None:
+        """Rebuild the network, and measure it."""
+        return runner.latency_again(self.config, self.dense_ms)
 
 
 @dataclass(frozen=True)

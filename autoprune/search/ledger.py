@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -24,7 +25,7 @@ from autoprune.search.about import about_study, bound_notes
 from autoprune.search.climbing import Climbing
 from autoprune.search.damage import DamageTable
 from autoprune.search.drivers import Drivers
-from autoprune.search.errands import Hands, NormWarning, OwnHands, ScoreOnTest
+from autoprune.search.errands import Hands, MeasureAgain, NormWarning, OwnHands, ScoreOnTest
 from autoprune.search.executors import Job
 from autoprune.search.greybox import History
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
@@ -349,6 +350,36 @@ class Ledger:
                 failed[scored.errand.number] = scored.error
             elif scored.value is not None:
                 storage.keep_test_score(self._study, scored.errand.number, scored.value)
+        return failed
+
+    def measure_again(self, *records: TrialRecord, most: int) -> dict[int, Exception]:
+        """Measure the latency of trials once more, each once however often this is asked.
+
+        Args:
+            records: Trials; those whose latency was measured are taken, with the dense one's.
+            most: How many at most, spread over their latencies.
+
+        Returns:
+            By number what was raised.
+        """
+        dense = next((r.latency for r in self._records.values() if r.origin == DENSE), None)
+        known, failed = storage.latencies_again(self._study), dict[int, Exception]()
+        if dense is None or not dense.pairs:
+            return failed
+        paired = [r for r in records if r.latency and r.latency.pairs and r.origin != DENSE and r.config is not None]
+        paired.sort(key=lambda r: r.values["latency_ms"])
+        places = np.unique(np.linspace(0, len(paired) - 1, min(most, len(paired))).round().astype(int))
+        wanted = [
+            MeasureAgain(record.number, record.config, dense.ms)
+            for record in (paired[place] for place in places)
+            if record.number not in known and record.config is not None
+        ]
+        for measured in self._hands.perform(wanted):
+            assert isinstance(measured.errand, MeasureAgain)
+            if measured.error is not None:
+                failed[measured.errand.number] = measured.error
+            elif measured.value is not None:
+                storage.keep_latency_again(self._study, measured.errand.number, measured.value)
         return failed
 
     def _look(self) -> list[FrozenTrial]:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from autoprune.errors import RunDirectoryError, SpecError, StorageError, one_line
 from autoprune.search.sole import SoleWriter
 from autoprune.spec.document import parse_document
-from autoprune.spec.record import StudyRecord, TrialRecord
+from autoprune.spec.record import LatencyRecord, StudyRecord, TrialRecord
 from autoprune.spec.survey import Survey
 
 STUDY_NAME = "autoprune"
@@ -37,6 +37,8 @@ TEST_SCORE = "autoprune:test_score:"
 """Begins the key of one trial's test score: two drivers that score a front overwrite nothing of each other's."""
 TEST_SCORES = "autoprune:test_scores"
 """All test scores in one, as older versions kept them."""
+AGAIN = "autoprune:latency_again:"
+"""Begins the key of one trial's second measurement of latency."""
 ORIGIN = "autoprune:origin"
 
 MOST_RACES = 3
@@ -293,6 +295,20 @@ def test_scores(study: optuna.Study) -> dict[int, float]:
 def keep_test_score(study: optuna.Study, number: int, score: float) -> None:
     """Keep a trial's score on test data."""
     study.set_user_attr(f"{TEST_SCORE}{number}", score)
+
+
+def latencies_again(study: optuna.Study) -> dict[int, LatencyRecord]:
+    """Return the second measurements of latency, by trial number."""
+    kept = {key.removeprefix(AGAIN): data for key, data in study.user_attrs.items() if key.startswith(AGAIN)}
+    return {
+        int(number): parse_document(LatencyRecord, data, f"the second measurement of trial {number} in the storage")
+        for number, data in kept.items()
+    }
+
+
+def keep_latency_again(study: optuna.Study, number: int, latency: LatencyRecord) -> None:
+    """Keep a trial's second measurement of latency."""
+    study.set_user_attr(f"{AGAIN}{number}", latency.to_data())
 
 
 def survey_of(study: optuna.Study) -> Survey | None:

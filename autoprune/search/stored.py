@@ -13,13 +13,14 @@ def read_study(study: optuna.Study) -> RunRecords | None:
     about = storage.study_record(study)
     if about is None:
         return None
-    scores = storage.test_scores(study)
+    scores, again = storage.test_scores(study), storage.latencies_again(study)
     trials = []
     for trial in study.get_trials(deepcopy=False):
         record = storage.record_of(trial)
         if record is not None and trial.state.is_finished():
-            test = scores.get(trial.number)
-            trials.append(record if test is None else record.model_copy(update={"test_score": test}))
+            later = {"test_score": scores.get(trial.number), "again": again.get(trial.number)}
+            found = {key: value for key, value in later.items() if value is not None}
+            trials.append(record.model_copy(update=found) if found else record)
     return RunRecords(study=about, trials=tuple(trials))
 
 

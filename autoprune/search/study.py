@@ -107,6 +107,7 @@ class Study:
                     self.stopped = Loop(ledger, executor, self.spec.search, on_trial, begun).run()
                     if not self.stopped.endswith(GOES_ON):
                         self._score_front(study, ledger)
+                        self._measure_front_again(study, ledger, say)
                 except KeyboardInterrupt:
                     ledger.abandon()
                     self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
@@ -223,3 +224,11 @@ class Study:
         assert records is not None
         for number, error in sorted(ledger.test(*front(records)).items()):
             self.stopped = f"Task.test failed on the network of trial {number} ({one_line(error)}). {GOES_ON}"
+
+    def _measure_front_again(self, study: optuna.Study, ledger: Ledger, say: Callable[[str], None]) -> None:
+        """Measure the final front once more: what two measurements of one network differ by."""
+        records = read_study(study)
+        assert records is not None
+        failed = ledger.measure_again(*front(records), most=self.spec.latency.measured_again)
+        for number, error in sorted(failed.items()):
+            say(f"The latency of trial {number} could not be measured once more ({one_line(error)}).")

@@ -15,6 +15,8 @@ from autoprune.spec.document import Document
 
 _PLACE = re.compile(r"\{\{|\}\}|\{(\w*)\}")
 
+_AGAIN = 10  # measurements after a search that end in seconds
+
 PLACES = ("model", "name", "inputs", "batch", "threads", "runs", "dtype", "cores")
 """What a command may ask for in braces."""
 
@@ -140,6 +142,9 @@ class LatencySpec(Document):
             steps lie, and random networks from which latency is predicted. Left out: a fifth of a second for each
             trial asked for, at most 30, and up to four times as long until 40 networks are measured where a runtime
             takes long for each; none in a study of fewer than 20 trials, or with a recording. 0: none.
+        again: Trials of the final front that are measured once more after the search, spread over its latencies: what
+            two measurements of one network differ by. Left out: ten, none with a recording. 0: none. No part of what a
+            study is.
     """
 
     runtime: str = "torch"
@@ -156,6 +161,14 @@ class LatencySpec(Document):
     record: str | None = None
     energy_meter: str | None = None
     survey_s: Annotated[float, Field(ge=0)] | None = None
+    again: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def measured_again(self) -> int:
+        """Most trials of the front that are measured once more."""
+        if self.again is not None:
+            return self.again
+        return 0 if self.runtime == "recorded" else _AGAIN
 
     @property
     def longest_wait_s(self) -> float:

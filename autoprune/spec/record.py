@@ -199,6 +199,8 @@ class TrialRecord(Document):
         values: Metric to value; a metric that was not measured is absent.
         score: What ``Task.evaluate`` gave.
         test_score: What ``Task.test`` gave; measured once, for trials of the final front.
+        again: Latency measured once more after the search, for trials of the final front; the values are those of the
+            first measurement.
         violations: Constraint to the amount beyond its bound; only broken ones.
         layers: Layer name to what became of it.
         uncounted_ops: Operator to the number of calls that fvcore could not count.
@@ -222,6 +224,7 @@ class TrialRecord(Document):
     values: dict[str, float] = Field(default_factory=dict)
     score: float | None = None
     test_score: float | None = None
+    again: LatencyRecord | None = None
     violations: dict[str, float] = Field(default_factory=dict)
     layers: dict[str, LayerRecord] = Field(default_factory=dict)
     uncounted_ops: dict[str, int] = Field(default_factory=dict)

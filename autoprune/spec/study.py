@@ -191,6 +191,7 @@ class StudySpec(Document):
         for key in ("trials", "timeout", "budget", "patience"):
             data["search"].pop(key, None)
         data["latency"].pop("record", None)
+        data["latency"].pop("again", None)
         return data
 
 

@@ -378,6 +378,24 @@ class TrialRunner:
         recover_pruned(pruned, config, self.data)
         return score(self.task.test, shipped(pruned.model, config.precision, self.data).network, "test")
 
+    def latency_again(self, config: PruningConfig, dense_ms: float) -> LatencyRecord | None:
+        """Rebuild a trial's network from its config and measure its latency; None where nothing measures.
+
+        Its weights are not recovered: how long a network takes does not depend on them.
+
+        Args:
+            config: Of the trial.
+            dense_ms: The study's latency of the dense model, which the ratio is times.
+
+        Raises:
+            MeterError: The measurement gave no usable number.
+        """
+        if self.meter is None:
+            return None
+        pruned = pruned_model(self.model, self.graph, self.book, config)
+        network = shipped(pruned.model, config.precision, self.data).network
+        return Bench(self.model, self._inputs, self.meter).measure(network, dense_ms)
+
     def limits(self, dense: TrialRecord) -> tuple[Limit, ...]:
         """Return the constraints in their metrics' units.
 

@@ -13,6 +13,7 @@ from autoprune.results.other_devices import device_fronts, device_table, ranking
 from autoprune.results.trust import (
     course,
     predictions,
+    repeatability,
     rung_table,
     trust,
     validation_against_test,
@@ -60,6 +61,29 @@ def test_predictions_are_compared_with_measurements(found):
     assert f"{measured} of {measured} measurements lie in the 95 % interval" in said
     assert "rank correlation 1.0." in said
     assert "mean error is 6 %, 85 % lie within 10 %" in said
+
+
+def test_two_measurements_of_one_network_are_compared(found):
+    assert repeatability(found) == "No trial's latency was measured a second time."
+    trials = [t for t in found.trials if t.latency is not None and t.latency.pairs and t.origin != "dense"][:3]
+
+    def measured(*shifts):
+        again = {
+            t.number: t.latency.model_copy(
+                update={name: getattr(t.latency, name) * shift for name in ("ratio", "ratio_low", "ratio_high")}
+            )
+            for t, shift in zip(trials, shifts, strict=True)
+        }
+        return found.model_copy(
+            update={"trials": tuple(t.model_copy(update={"again": again.get(t.number)}) for t in found.trials)}
+        )
+
+    same = repeatability(measured(1.0, 1.004, 0.999))
+    assert "the ratio of 3 trials of the front differs by 0.10 % in the median and by 0.40 % at most" in same
+    assert same.endswith("the two 95 % intervals of each overlap.")
+    far = repeatability(measured(1.0, 1.5, 0.5))
+    assert "by 50 % in the median and by 50 % at most; in 2 of 3 the two 95 % intervals lie apart" in far
+    assert ("Latency measured twice", far) in trust(measured(1.0, 1.5, 0.5)).sentences
 
 
 def test_test_drops_are_compared_with_validation_drops(found):

@@ -17,6 +17,7 @@ from autoprune.search.executors import EXECUTORS, ExecutorRequest, Job
 from autoprune.search.ray import submit
 from autoprune.search.study import Study
 from autoprune.spec.config import LayerChoice
+from autoprune.spec.front import front
 from autoprune.spec.study import StudySpec, resolve_study
 from autoprune.testing import check_executor
 from autoprune.trial.runner import TrialRunner
@@ -121,6 +122,7 @@ def searches(cluster, patch, tmp_path_factory):
     patch.setattr(survey, "_survey", lambda *_: pytest.fail("surveyed in the driver"))
     patch.setattr(damage, "_probe", lambda *_: pytest.fail("probed in the driver"))
     patch.setattr(TrialRunner, "test_score", lambda *_: pytest.fail("tested in the driver"))
+    patch.setattr(TrialRunner, "latency_again", lambda *_: pytest.fail("measured again in the driver"))
     patch.setattr("autoprune.search.ray.targets.MOST_AWAY_S", 1.0)
     meet = tmp_path_factory.mktemp("meet")
 
@@ -162,6 +164,14 @@ def test_a_study_surveys_on_its_target(searches):
     payoffs = remote.records().study.payoffs
     assert {payoff.granularity for payoff in payoffs} == {"weight"}
     assert all(payoff.measured for payoff in payoffs)
+
+
+def test_the_front_is_measured_once_more_on_its_target(searches):
+    _, remote, _ = searches
+    records = remote.records()
+    again = {trial.number: trial.again for trial in records.trials if trial.again is not None}
+    assert set(again) == {trial.number for trial in front(records) if trial.origin != "dense"}
+    assert all(latency.pairs and latency.meter.startswith("measured: torch") for latency in again.values())
 
 
 def test_each_trial_is_measured_on_every_target_until_one_is_lost(searches, tmp_path):
