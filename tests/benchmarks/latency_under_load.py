@@ -2,8 +2,8 @@
 
     PYTHONPATH=DATA/nets OMP_NUM_THREADS=1 python tests/benchmarks/latency_under_load.py DATA
 
-DATA holds the networks and weights. Writes reports/latency-under-load/README.md. About ten minutes on two cores, which
-nothing else should use meanwhile.
+DATA holds the networks and weights. Writes reports/latency-under-load/README.md. About fourteen minutes on two cores,
+which nothing else should use meanwhile.
 """
 
 import argparse
@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import hypot
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 
 import torch
 from nets_resnet_cifar import resnet_cifar
@@ -50,7 +51,8 @@ ResNet-20 on CIFAR-10, trained weights, batch 1, float32, one thread{pinned}. Ea
 the dense one, in pairs A B B A for {budget:g} s on the quiet machine, and then while another process multiplies
 matrices and copies memory on {burned}, without a pause; {turns} times in turns, with the median and (least to most).
 *Dense* is the dense network in the same measurements. What two quiet measurements differ by is the meter's own noise.
-*Kept* are those that the meter did not mark as made while the host was slow throughout (all, where all were).
+A change has two standard errors beside it. *Kept* are those that the meter did not mark
+as made while the host was slow throughout (all, where all were).
 
 **{verdict}** Largest change of a ratio: {worst_ratio}. Change of the dense network's milliseconds: {worst_ms}.
 
@@ -71,6 +73,14 @@ class Row:
         return median(p.ratio for p in self.loaded) / median(p.ratio for p in self.quiet) - 1
 
     @property
+    def doubt(self) -> float:
+        """Two standard errors of the change: of a median of normal values each is 1.253 deviations over the root."""
+        errors = [
+            1.253 * stdev(p.ratio for p in each) / len(each) ** 0.5 for each in (self.quiet, self.loaded) if each[1:]
+        ]
+        return 2 * hypot(*errors) / median(p.ratio for p in self.quiet)
+
+    @property
     def ms_change(self) -> float:
         return median(p.dense_ms for p in self.loaded) / median(p.dense_ms for p in self.quiet) - 1
 
@@ -79,7 +89,7 @@ class Row:
             f"`{self.runtime}`",
             self.network,
             *(_span([p.ratio for p in each], "", 3) for each in (self.quiet, self.loaded)),
-            f"{self.ratio_change:+.1%}",
+            f"{self.ratio_change:+.1%} ± {self.doubt:.1%}",
             *(_span([p.dense_ms for p in each], " ms", 2) for each in (self.quiet, self.loaded)),
             f"{self.ms_change:+.0%}",
             ", ".join(str(sum(p.pairs for p in each)) for each in (self.quiet, self.loaded)),
@@ -97,7 +107,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--runtimes", nargs="+", default=RUNTIME_NAMES)
     parser.add_argument("--budget", type=float, default=2.0, help="seconds of each measurement")
-    parser.add_argument("--turns", type=int, default=7, help="measurements of each kind")
+    parser.add_argument("--turns", type=int, default=9, help="measurements of each kind")
     parser.add_argument("-o", "--output", type=Path, default=REPORT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
