@@ -76,6 +76,14 @@ def test_states_that_change_in_the_midst_of_a_pair_are_told_apart():
     assert found.ratio == pytest.approx(0.6, rel=0.01)
 
 
+def test_a_speed_that_changes_from_sample_to_sample_is_no_scatter():
+    rng = np.random.default_rng(0)
+    machine = Machine(lambda _: rng.random() < 0.5)
+    found = machine.measure(known, half_width=0.005, budget_s=3)
+    assert found.ratio == pytest.approx(0.6, rel=0.01)
+    assert found.dense_ms == pytest.approx(1.0, rel=0.02)
+
+
 def test_a_candidate_is_slow_where_only_its_reference_was_quick():
     # Once the dense sample alone is quick, once whole blocks are.
     moods = itertools.cycle([True] * 100 + [False] + [True] * 100 + [False] * 5)
