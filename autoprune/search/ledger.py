@@ -15,17 +15,17 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.search import storage
 from autoprune.search.about import about_study, bound_notes
+from autoprune.search.afterwards import score_on_test
 from autoprune.search.climbing import Climbing
 from autoprune.search.damage import DamageTable
 from autoprune.search.drivers import Drivers
-from autoprune.search.errands import Hands, MeasureAgain, NormWarning, OwnHands, ScoreOnTest
+from autoprune.search.errands import Hands, NormWarning, OwnHands
 from autoprune.search.executors import Job
 from autoprune.search.greybox import History
 from autoprune.search.greybox.space import SpaceKnowledge, space_knowledge
@@ -308,7 +308,7 @@ class Ledger:
 
     def _begin(self, dense: TrialRecord) -> None:
         """Write what holds for the whole study, as soon as the dense model was measured."""
-        for error in self.test(dense).values():
+        for error in score_on_test(self._study, self._hands, self._runner.task, [dense]).values():
             raise error  # a test that cannot run is better known before the search than after
         (norm,) = self._hands.perform([NormWarning(dense.score or 0.0)])
         warning = norm.value
@@ -339,48 +339,6 @@ class Ledger:
                 self._queue.put_back(self._study.get_trials(deepcopy=False)[number])
         self._in_flight.clear()
         self._climbing.clear()
-
-    def test(self, *records: TrialRecord) -> dict[int, Exception]:
-        """Score trials on test data, each once however often this is asked; return by number what they raised."""
-        known, failed = storage.test_scores(self._study), dict[int, Exception]()
-        wanted = [ScoreOnTest(r.number, r.config) for r in records if r.number not in known and r.config is not None]
-        for scored in self._hands.perform(wanted) if self._runner.task.test is not None else ():
-            assert isinstance(scored.errand, ScoreOnTest)
-            if scored.error is not None:
-                failed[scored.errand.number] = scored.error
-            elif scored.value is not None:
-                storage.keep_test_score(self._study, scored.errand.number, scored.value)
-        return failed
-
-    def measure_again(self, *records: TrialRecord, most: int) -> dict[int, Exception]:
-        """Measure the latency of trials once more, each once however often this is asked.
-
-        Args:
-            records: Trials; those whose latency was measured are taken, with the dense one's.
-            most: How many at most, spread over their latencies.
-
-        Returns:
-            By number what was raised.
-        """
-        dense = next((r.latency for r in self._records.values() if r.origin == DENSE), None)
-        known, failed = storage.latencies_again(self._study), dict[int, Exception]()
-        if dense is None or not dense.pairs:
-            return failed
-        paired = [r for r in records if r.latency and r.latency.pairs and r.origin != DENSE and r.config is not None]
-        paired.sort(key=lambda r: r.values["latency_ms"])
-        places = np.unique(np.linspace(0, len(paired) - 1, min(most, len(paired))).round().astype(int))
-        wanted = [
-            MeasureAgain(record.number, record.config, dense.ms)
-            for record in (paired[place] for place in places)
-            if record.number not in known and record.config is not None
-        ]
-        for measured in self._hands.perform(wanted):
-            assert isinstance(measured.errand, MeasureAgain)
-            if measured.error is not None:
-                failed[measured.errand.number] = measured.error
-            elif measured.value is not None:
-                storage.keep_latency_again(self._study, measured.errand.number, measured.value)
-        return failed
 
     def _look(self) -> list[FrozenTrial]:
         """Read the study's trials, and remember what others have finished.

@@ -12,6 +12,7 @@ import optuna
 from autoprune.errors import AutopruneError, one_line
 from autoprune.search import storage
 from autoprune.search.about import identity
+from autoprune.search.afterwards import measure_again, score_on_test
 from autoprune.search.damage import DamageTable, damage_table, wants_probes
 from autoprune.search.errands import Hands
 from autoprune.search.executors import EXECUTORS, Executor, ExecutorRequest
@@ -106,8 +107,8 @@ class Study:
                     begun = ledger.resume()
                     self.stopped = Loop(ledger, executor, self.spec.search, on_trial, begun).run()
                     if not self.stopped.endswith(GOES_ON):
-                        self._score_front(study, ledger)
-                        self._measure_front_again(study, ledger, say)
+                        self._score_front(study, executor)
+                        self._measure_front_again(study, executor, ledger.dense, say)
                 except KeyboardInterrupt:
                     ledger.abandon()
                     self.stopped = f"stopped by Ctrl-C. {GOES_ON}"
@@ -218,17 +219,19 @@ class Study:
             write_records(records, self.directory / "records.jsonl")
         return records
 
-    def _score_front(self, study: optuna.Study, ledger: Ledger) -> None:
+    def _score_front(self, study: optuna.Study, hands: Hands) -> None:
         """Score the final front on test data, each trial once however often the command is run."""
         records = read_study(study)
         assert records is not None
-        for number, error in sorted(ledger.test(*front(records)).items()):
+        for number, error in sorted(score_on_test(study, hands, self.runner.task, front(records)).items()):
             self.stopped = f"Task.test failed on the network of trial {number} ({one_line(error)}). {GOES_ON}"
 
-    def _measure_front_again(self, study: optuna.Study, ledger: Ledger, say: Callable[[str], None]) -> None:
+    def _measure_front_again(
+        self, study: optuna.Study, hands: Hands, dense: TrialRecord | None, say: Callable[[str], None]
+    ) -> None:
         """Measure the final front once more: what two measurements of one network differ by."""
         records = read_study(study)
         assert records is not None
-        failed = ledger.measure_again(*front(records), most=self.spec.latency.measured_again)
+        failed = measure_again(study, hands, dense, front(records), self.spec.latency.measured_again)
         for number, error in sorted(failed.items()):
             say(f"The latency of trial {number} could not be measured once more ({one_line(error)}).")
