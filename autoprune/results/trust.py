@@ -85,9 +85,15 @@ def predictions(records: RunRecords) -> str:
     return f"{learned}{said}{_rank([p for p, _ in pairs], [m for _, m in pairs])}."
 
 
+def repeated_pairs(records: RunRecords) -> tuple[TrialRecord, ...]:
+    """Return the trials whose latency was measured once more, by number."""
+    pairs = [t for t in measured(records) if t.latency is not None and t.again is not None]
+    return tuple(sorted(pairs, key=lambda t: t.number))
+
+
 def repeatability(records: RunRecords) -> str:
     """Say by how much a second measurement of latency differs from the first."""
-    pairs = [(t.latency, t.again) for t in measured(records) if t.latency is not None and t.again is not None]
+    pairs = [(t.latency, t.again) for t in repeated_pairs(records) if t.latency is not None and t.again is not None]
     if not pairs:
         return "No trial's latency was measured a second time."
     changes = [abs(again.ratio / first.ratio - 1) for first, again in pairs]

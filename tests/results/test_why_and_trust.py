@@ -10,6 +10,7 @@ from synthetic_run import run_records, with_findings
 from autoprune.ranks import spearman
 from autoprune.results.markdown import render_markdown
 from autoprune.results.other_devices import device_fronts, device_table, ranking_table
+from autoprune.results.page.trust import trust_parts
 from autoprune.results.trust import (
     course,
     predictions,
@@ -84,6 +85,11 @@ def test_two_measurements_of_one_network_are_compared(found):
     far = repeatability(measured(1.0, 1.5, 0.5))
     assert "by 50 % in the median and by 50 % at most; in 2 of 3 the two 95 % intervals lie apart" in far
     assert ("Latency measured twice", far) in trust(measured(1.0, 1.5, 0.5)).sentences
+    (part,) = (part for part in trust_parts(measured(1.0, 1.5, 0.5)) if part.title == "Latency: measured twice")
+    assert part.note == far
+    points = part.figures[0].series[0].points
+    assert [point.y / point.x for point in points] == pytest.approx([1.0, 1.5, 0.5])
+    assert "measured twice" not in " ".join(part.title for part in trust_parts(found))
 
 
 def test_test_drops_are_compared_with_validation_drops(found):

@@ -1,4 +1,4 @@
-"""The figures of "trust": predictions against measurements, baselines, rungs, test data, course of the search."""
+"""The figures of "trust": predictions, second measurements, baselines, rungs, test data, course of the search."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from autoprune.results.trust import (
     course,
     predicted_pairs,
     predictions,
+    repeatability,
+    repeated_pairs,
     rung_table,
     validation_against_test,
     worker_table,
@@ -25,6 +27,7 @@ def trust_parts(records: RunRecords) -> tuple[Part, ...]:
     """Return the parts of "trust"; each says what it lacks."""
     parts = (
         _prediction(records),
+        _repeated(records),
         _test(records),
         _course(records),
         _rungs(records),
@@ -60,6 +63,29 @@ def _prediction(records: RunRecords) -> Part | None:
         (Series("", 0, "points", points),),
         diagonal=1.1,
         note="On the line the prediction was right; dashed: 10 % off. Bars: predicted 95 % interval.",
+    )
+    return Part(title, told, figures=(figure,))
+
+
+def _repeated(records: RunRecords) -> Part | None:
+    trials = repeated_pairs(records)
+    if not trials:
+        return None
+    title, told = "Latency: measured twice", repeatability(records)
+    points = tuple(
+        Point(first.ratio, again.ratio, f"config {t.number}", again.ratio_low, again.ratio_high)
+        for t in trials
+        if (first := t.latency) is not None and (again := t.again) is not None
+    )
+    figure = Figure(
+        "trust-again",
+        "Second against first measurement of latency",
+        told,
+        Axis("latency / dense, in the search", "%"),
+        Axis("once more after it", "%"),
+        (Series("", 0, "points", points),),
+        diagonal=1.05,
+        note="On the line both agree; dashed: 5 % off. Bars: 95 % interval of the second one.",
     )
     return Part(title, told, figures=(figure,))
 
