@@ -275,7 +275,7 @@ def make_proposals(
         UnknownNameError: The space names a granularity or criterion that does not exist.
     """
     knobs: list[Knob] = []
-    notes = dict.fromkeys(_left_out(space, book))
+    notes = dict.fromkeys(criteria_left_out(space, book))
     leaders: dict[str, list[Group]] = {}
     for group in graph.groups.values():
         leaders.setdefault(group.layers[0], []).append(group)
@@ -310,8 +310,13 @@ def make_proposals(
     return Proposals(tuple(knobs), identity, recovery, seed, tuple(notes), space.precision, shapes)
 
 
-def _left_out(space: SpaceSpec, book: ScoreBook) -> list[str]:
-    """Check the names in a space, and return a sentence for each criterion that the task gives no data for."""
+def criteria_left_out(space: SpaceSpec, book: ScoreBook) -> list[str]:
+    """Check the names in a space, and return what to say of each criterion that the task gives no data for.
+
+    Raises:
+        ConfigError: A rule names only such criteria.
+        UnknownNameError: The space names a granularity or criterion that does not exist.
+    """
     said = []
     for rule in space.rules:
         try:

@@ -21,7 +21,7 @@ from autoprune.search.ledger import Ledger
 from autoprune.search.lock import exclusive
 from autoprune.search.loop import GOES_ON, Loop, Progress
 from autoprune.search.opening import opening
-from autoprune.search.proposals import make_proposals
+from autoprune.search.proposals import criteria_left_out, make_proposals
 from autoprune.search.reachable import check_reachable
 from autoprune.search.samplers import SAMPLERS
 from autoprune.search.stored import read_study
@@ -67,6 +67,7 @@ class Study:
             space, self.runner.graph, self.runner.recovery, self.spec.search.seed, self.runner.book
         )
         check_reachable(self.proposals, self.runner.costs, self.spec)
+        self._left_out = dict.fromkeys(criteria_left_out(space, self.runner.book))
 
     def run(
         self, on_trial: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None
@@ -99,6 +100,8 @@ class Study:
 
     def _run(self, on_trial: Callable[[Progress], None], say: Callable[[str], None]) -> list[TrialRecord]:
         with self._opened() as study, self._hired() as executor:
+            for sentence in self._left_out:
+                say(f"{sentence[:1].upper()}{sentence[1:]}.")
             surveyed = self._survey(study, say, executor)
             self._say_what_is_modelled(surveyed, say)
             table = self._probe(study, surveyed, say, executor)

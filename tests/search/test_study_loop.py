@@ -298,6 +298,14 @@ def test_a_test_that_cannot_run_is_told_before_the_search(tmp_path):
     assert study.runner.runs == 0
 
 
+def test_a_criterion_without_its_data_is_told_before_the_search(tmp_path):
+    said = []
+    rules = [SPACE["rules"][0] | {"criterion": ["magnitude_l1", "taylor"]}] * 2
+    study = make(tmp_path, space=SPACE | {"rules": rules})
+    study.run(say=said.append)
+    assert said == ["Criterion 'taylor' is left out: it needs Task.batches and Task.loss, and the task has none."]
+
+
 def test_test_data_is_touched_once_for_each_trial_of_the_front(tmp_path):
     calls = []
     study = make(tmp_path, test=lambda model: calls.append(1) or 0.5)
